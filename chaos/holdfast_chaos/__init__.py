@@ -1,0 +1,1 @@
+"""Load, faults and measurement: what the clients see when something dies."""

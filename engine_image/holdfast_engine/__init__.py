@@ -1,0 +1,1 @@
+"""The engine: an OpenAI-compatible server over a continuous-batching pipeline."""

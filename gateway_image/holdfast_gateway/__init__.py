@@ -1,0 +1,1 @@
+"""The gateway: Envoy, and the agent that writes its files."""

@@ -1,0 +1,1 @@
+"""The Holdfast operator: reconciles LLMService objects into highly available LLM serving."""
