@@ -1,0 +1,140 @@
+"""The HTTP routes: OpenAI's API, health and metrics. Health and metrics never wait for the pipeline."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from holdfast_engine.engine import Engine
+from holdfast_engine.errors import (
+    BodyTooLarge,
+    EngineError,
+    InvalidRequest,
+    UnknownModel,
+    UnknownPath,
+    WrongMethod,
+)
+from holdfast_engine.health import Reason
+from holdfast_engine.metrics import CONTENT_TYPE, EngineMetrics
+from holdfast_engine.protocol import ChatRequest, CompletionRequest, parse
+from holdfast_engine.responses import GeneratedResponse, error_response
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class EngineApp:
+    """The routes' handlers for one engine."""
+
+    engine: Engine
+    metrics: EngineMetrics
+    served_name: str
+    created: int
+
+    async def completions(self, request: Request) -> Response:
+        asked = parse(CompletionRequest, await _body(request))
+        self._check_model(asked.model)
+        ids, text = (None, asked.prompt) if isinstance(asked.prompt, str) else (asked.prompt, None)
+        generation = self.engine.submit(asked.sampling(), text=text, token_ids=ids)
+        return GeneratedResponse(asked, generation, self.engine, request.headers.get("x-request-id"))
+
+    async def chat(self, request: Request) -> Response:
+        asked = parse(ChatRequest, await _body(request))
+        self._check_model(asked.model)
+        generation = self.engine.submit(asked.sampling(), messages=asked.plain_messages)
+        return GeneratedResponse(asked, generation, self.engine, request.headers.get("x-request-id"))
+
+    def _check_model(self, name: str) -> None:
+        if name != self.served_name:
+            raise UnknownModel(f"The model `{name}` does not exist.", param="model")
+
+    async def models(self, _: Request) -> Response:
+        model = {
+            "id": self.served_name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "holdfast",
+            "max_model_len": self.engine.max_model_len,
+        }
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def health(self, _: Request) -> Response:
+        """Ready to be routed to."""
+        return self._verdict(self.engine.health.not_ready())
+
+    async def livez(self, _: Request) -> Response:
+        """Able to make progress; if not, restart the process."""
+        return self._verdict(self.engine.health.not_alive())
+
+    def _verdict(self, reason: Reason | None) -> Response:
+        if reason is None:
+            return JSONResponse({"status": "ok"})
+        detail = self.engine.health.failure if reason is Reason.FAILED else None
+        return JSONResponse({"status": "unavailable", "reason": reason, "detail": detail}, 503)
+
+    async def show_metrics(self, _: Request) -> Response:
+        return Response(self.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body; raises BodyTooLarge without reading past the limit."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+        raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    return bytes(body)
+
+
+async def _engine_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, EngineError)
+    return error_response(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return error_response(UnknownPath(f"Unknown path: {request.url.path}"))
+    if error.status_code == 405:
+        response = error_response(WrongMethod(f"{request.method} is not allowed on {request.url.path}."))
+        response.headers.update(error.headers or {})
+        return response
+    return error_response(InvalidRequest(error.detail))
+
+
+async def _client_left(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ClientDisconnect)
+    return Response(status_code=400)
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    return error_response(EngineError(f"Internal error: {type(error).__name__}"))
+
+
+def build_app(engine: Engine, metrics: EngineMetrics, served_name: str) -> Starlette:
+    handlers = EngineApp(engine, metrics, served_name, created=int(time.time()))
+    return Starlette(
+        routes=[
+            Route("/v1/completions", handlers.completions, methods=["POST"]),
+            Route("/v1/chat/completions", handlers.chat, methods=["POST"]),
+            Route("/v1/models", handlers.models, methods=["GET"]),
+            Route("/health", handlers.health, methods=["GET"]),
+            Route("/livez", handlers.livez, methods=["GET"]),
+            Route("/metrics", handlers.show_metrics, methods=["GET"]),
+        ],
+        exception_handlers={
+            EngineError: _engine_error,
+            HTTPException: _http_error,
+            ClientDisconnect: _client_left,
+            Exception: _unexpected,
+        },
+    )

@@ -1,0 +1,142 @@
+"""The only module that knows OpenVINO GenAI: loads a GGUF file, tokenizes prompts, runs generation steps.
+
+Used by one thread of the pipeline process. Inference runs in 32-bit floats: OpenVINO 2026.4 divides by zero
+(and takes the process with it) with bfloat16 on one thread, and greedy decoding is then the same however
+requests are batched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gguf
+import numpy as np
+import openvino
+import openvino_genai
+
+from holdfast_engine.wire import Loaded, Sampling, WorkerConfig
+
+SILENT_TYPES = (gguf.TokenType.CONTROL, gguf.TokenType.UNUSED)
+"""Tokens that have no text in an answer."""
+DEFAULT_CONTEXT_LENGTH = 4096
+
+
+@dataclass(frozen=True)
+class Output:
+    tokens: list[int]
+    finish_reason: str | None
+    """"stop", "length", "ignored" (does not fit the KV cache) or None while it runs."""
+
+
+class Inference:
+    """A loaded model. Not thread-safe; every call runs on the caller's thread."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._info = _read_gguf(config)
+        scheduler = openvino_genai.SchedulerConfig()
+        scheduler.cache_size = config.cache_size_gib
+        scheduler.max_num_seqs = config.max_num_seqs
+        scheduler.enable_prefix_caching = config.prefix_caching
+        properties = {"INFERENCE_NUM_THREADS": config.threads, "INFERENCE_PRECISION_HINT": "f32"}
+        self._pipeline = openvino_genai.ContinuousBatchingPipeline(config.model, scheduler, "CPU", properties)
+        self._tokenizer = self._pipeline.get_tokenizer()
+        self._defaults = self._pipeline.get_config()
+        self._handles: dict[int, Any] = {}
+
+    @property
+    def info(self) -> Loaded:
+        return self._info
+
+    def encode_text(self, text: str) -> list[int]:
+        return self._ids(text, add_special_tokens=True)
+
+    def encode_messages(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Through the model's chat template, or "role: content" lines and a last "assistant:"."""
+        if self._tokenizer.chat_template:
+            history = [dict(message) for message in messages]
+            text = self._tokenizer.apply_chat_template(history, add_generation_prompt=True)
+            return self._ids(text, add_special_tokens=False)
+        lines = [f"{message['role']}: {message['content']}\n" for message in messages]
+        return self._ids("".join(lines) + "assistant:", add_special_tokens=True)
+
+    def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
+        encoded = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return [int(token) for token in encoded.input_ids.data.reshape(-1)]
+
+    def add(self, request: int, prompt_ids: Sequence[int], max_tokens: int, sampling: Sampling) -> None:
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens = max_tokens
+        config.eos_token_id = self._defaults.eos_token_id
+        config.stop_token_ids = self._defaults.stop_token_ids
+        config.ignore_eos = sampling.ignore_eos
+        config.do_sample = sampling.temperature > 0
+        if config.do_sample:
+            config.temperature = sampling.temperature
+            config.top_p = sampling.top_p
+            if sampling.seed is not None:
+                config.rng_seed = sampling.seed
+        tokens = openvino.Tensor(np.asarray([prompt_ids], dtype=np.int64))
+        self._handles[request] = self._pipeline.add_request(request, tokens, config)
+
+    def cancel(self, request: int) -> None:
+        """Forget the request; the next step frees what it holds."""
+        self._handles.pop(request).cancel()
+
+    def has_work(self) -> bool:
+        return bool(self._pipeline.has_non_finished_requests())
+
+    def step(self) -> dict[int, Output]:
+        """Run one generation step: what each request with news produced. Finished requests are forgotten."""
+        self._pipeline.step()
+        outputs = {}
+        for request, handle in list(self._handles.items()):
+            output = _read(handle)
+            if output.finish_reason is not None:
+                del self._handles[request]
+            if output.tokens or output.finish_reason is not None:
+                outputs[request] = output
+        return outputs
+
+    def cache_usage(self) -> float:
+        """Fraction (0 to 1) of the KV cache that the last step's requests held."""
+        return float(self._pipeline.get_metrics().cache_usage) / 100
+
+
+def _read(handle: Any) -> Output:
+    tokens: list[int] = []
+    reason = None
+    while handle.can_read():
+        for output in handle.read().values():
+            tokens += output.generated_ids
+            if output.finish_reason == openvino_genai.GenerationFinishReason.STOP:
+                reason = "stop"
+            elif output.finish_reason == openvino_genai.GenerationFinishReason.LENGTH:
+                reason = "length"
+    if reason is None:
+        status = handle.get_status()
+        if status == openvino_genai.GenerationStatus.IGNORED:
+            reason = "ignored"
+        elif status != openvino_genai.GenerationStatus.RUNNING:
+            reason = "stop"
+    return Output(tokens, reason)
+
+
+def _read_gguf(config: WorkerConfig) -> Loaded:
+    """Vocabulary and context length from the file: the tokenizer's own list fails on pieces that are not UTF-8."""
+    reader = gguf.GGUFReader(config.model)
+
+    def contents(key: str, default: Any = None) -> Any:
+        found = reader.get_field(key)
+        return default if found is None else found.contents()
+
+    architecture = contents("general.architecture")
+    trained = int(contents(f"{architecture}.context_length", DEFAULT_CONTEXT_LENGTH))
+    types = contents("tokenizer.ggml.token_type", [])
+    return Loaded(
+        pieces=list(contents("tokenizer.ggml.tokens")),
+        control=[token for token, kind in enumerate(types) if int(kind) in SILENT_TYPES],
+        kind=str(contents("tokenizer.ggml.model")),
+        max_model_len=min(config.max_model_len or trained, trained),
+    )

@@ -1,0 +1,165 @@
+"""Requests as the OpenAI API defines them, with vLLM's extensions `ignore_eos` and `return_token_ids`. Pure.
+
+Types are checked strictly ("5" is no number). What would change the answer and is not supported is refused;
+fields that change nothing (user, metadata, unknown ones) are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from holdfast_engine.errors import InvalidRequest
+from holdfast_engine.wire import Sampling
+
+COMPLETION_MAX_TOKENS = 16
+"""OpenAI's default for /v1/completions; a chat may fill the context."""
+MAX_STOPS = 16
+
+_Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("holds half of a surrogate pair") from error
+    return text
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class GenerationRequest(BaseModel):
+    """What completions and chats have in common."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    UNSUPPORTED: ClassVar[tuple[str, ...]] = (
+        *("best_of", "echo", "logprobs", "top_logprobs", "logit_bias", "suffix", "tools", "functions"),
+        *("frequency_penalty", "presence_penalty", "response_format", "audio", "prediction"),
+    )
+    HARMLESS: ClassVar[dict[str, Any]] = {"best_of": 1, "response_format": {"type": "text"}}
+
+    model: str
+    max_tokens: int | None = Field(None, gt=0)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = None
+    stop: _Text | list[_Text] | None = None
+    n: Literal[1] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool = False
+    return_token_ids: bool = False
+
+    @field_validator("stop")
+    @classmethod
+    def _few_stops(cls, stop: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(stop, list) and len(stop) > MAX_STOPS:
+            raise ValueError(f"holds more than {MAX_STOPS} strings")
+        return stop
+
+    def model_post_init(self, context: Any) -> None:
+        for name in self.UNSUPPORTED:
+            value = (self.model_extra or {}).get(name)
+            if value and value != self.HARMLESS.get(name):
+                raise InvalidRequest(f"{name} is not supported by this engine.", param=name)
+
+    @property
+    def stops(self) -> list[str]:
+        if self.stop is None:
+            return []
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def token_limit(self) -> int | None:
+        """Tokens to generate at most; None = what the context leaves."""
+        return self.max_tokens
+
+    def sampling(self) -> Sampling:
+        return Sampling(
+            max_tokens=self.token_limit,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            seed=None if self.seed is None else self.seed % 2**63,
+            ignore_eos=self.ignore_eos,
+        )
+
+
+class CompletionRequest(GenerationRequest):
+    prompt: str | list[int]
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_empty(cls, prompt: str | list[int]) -> str | list[int]:
+        if not prompt:
+            raise ValueError("must not be empty")
+        return _encodable(prompt) if isinstance(prompt, str) else prompt
+
+    @property
+    def token_limit(self) -> int | None:
+        return self.max_tokens or COMPLETION_MAX_TOKENS
+
+
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    role: _Text
+    content: str | list[TextPart] | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class ChatRequest(GenerationRequest):
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, gt=0)
+
+    @field_validator("messages")
+    @classmethod
+    def _texts(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
+        for message in messages:
+            _encodable(message.role + message.text)
+        if not any(message.text for message in messages):
+            raise ValueError("hold no text")
+        return messages
+
+    @property
+    def token_limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def plain_messages(self) -> list[dict[str, str]]:
+        return [{"role": message.role, "content": message.text} for message in self.messages]
+
+
+Request = TypeVar("Request", bound=GenerationRequest)
+
+
+def parse(kind: type[Request], body: bytes) -> Request:
+    """The request in `body`; raises InvalidRequest naming the first field at fault."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from error
+    if not isinstance(fields, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"][:1]) or None
+        raise InvalidRequest(f"{param}: {first['msg']}", param=param) from error

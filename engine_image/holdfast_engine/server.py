@@ -1,0 +1,115 @@
+"""Runs the engine: granian inside this process, the pipeline process, signals, and the drain before the end.
+
+granian's network side is Rust and needs no Python to answer HTTP/2 pings; it speaks HTTP/1.1 and HTTP/2
+without TLS (prior knowledge) on one port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import NoReturn
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP2Settings
+from granian.server.embed import Server
+
+from holdfast_engine.app import build_app
+from holdfast_engine.engine import Engine
+from holdfast_engine.errors import Unavailable
+from holdfast_engine.metrics import EngineMetrics
+from holdfast_engine.wire import WorkerConfig
+
+logger = logging.getLogger(__name__)
+MAX_CONNECTIONS = 4096
+"""Above any sensible number of gateways and probes: a probe must never wait for a connection."""
+STREAMS_PER_CONNECTION = 1024
+SHUTDOWN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Times in seconds."""
+
+    worker: WorkerConfig
+    served_name: str
+    host: str = "0.0.0.0"
+    port: int = 8000
+    progress_timeout: float = 5.0
+    drain_seconds: float = 900.0
+
+
+def serve(config: ServeConfig) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then drain and exit with 0; a second signal ends at once."""
+    code = 1
+    try:
+        code = asyncio.run(_serve(config))
+    finally:
+        # Skips the interpreter's own end, in which granian's threads may still call into Python and abort.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+async def _serve(config: ServeConfig) -> int:
+    metrics = EngineMetrics(config.served_name)
+    engine = Engine(config.worker, metrics, config.progress_timeout)
+    server = Server(
+        build_app(engine, metrics, config.served_name),
+        address=config.host,
+        port=config.port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.auto,
+        http2_settings=HTTP2Settings(max_concurrent_streams=STREAMS_PER_CONNECTION),
+        websockets=False,
+        backlog=MAX_CONNECTIONS,
+        backpressure=MAX_CONNECTIONS,
+        log_enabled=False,
+    )
+    stopping = asyncio.Event()
+    _on_signals(engine, stopping)
+    serving = asyncio.create_task(server.serve())
+    logger.info("listening on %s:%d, loading %s", config.host, config.port, config.worker.model)
+    await engine.start()
+    asked_to_stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({serving, asked_to_stop}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        logger.error("the HTTP server ended: %s", serving.exception())
+        engine.kill()
+        return 1
+    await _drain(engine, config.drain_seconds)
+    server.stop()
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
+    engine.kill()
+    logger.info("drained, leaving")
+    return 0
+
+
+def _on_signals(engine: Engine, stopping: asyncio.Event) -> None:
+    def stop() -> None:
+        if stopping.is_set():
+            engine.kill()
+            os._exit(128 + signal.SIGTERM)
+        logger.info("asked to stop: draining")
+        engine.health.draining = True
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+
+
+async def _drain(engine: Engine, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(engine.wait_idle(), seconds)
+    except asyncio.TimeoutError:
+        logger.warning("drained for %g seconds: cutting the remaining requests", seconds)
+        engine.fail_all(Unavailable("The engine is shutting down.", code="draining"))
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(engine.wait_idle(), SHUTDOWN_SECONDS)

@@ -1,0 +1,228 @@
+"""The pipeline process: one thread that owns the pipeline and runs its generation loop.
+
+Started by `holdfast_engine.engine` as `python -m holdfast_engine.worker FD CONFIG`, FD being one end of a
+socket pair. Each turn takes the commands that are there, admits waiting requests up to `max_num_seqs`, runs
+one step and reports it. With nothing to do it sleeps in the socket's read: no polling. It ends when the other
+end closes, and the kernel ends it when the HTTP process dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from holdfast_engine.wire import (
+    Accepted,
+    Add,
+    Cancel,
+    Channel,
+    Failed,
+    Loaded,
+    Message,
+    Progress,
+    Ready,
+    Rejected,
+    Sampling,
+    WorkerConfig,
+)
+
+WARM_UP_ID = 0
+WARM_UP_TOKENS = 4
+_PR_SET_PDEATHSIG = 1
+
+
+class Produced(Protocol):
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+
+
+class Model(Protocol):
+    """What the loop needs of `holdfast_engine.inference.Inference`."""
+
+    @property
+    def info(self) -> Loaded: ...
+    def encode_text(self, text: str) -> list[int]: ...
+    def encode_messages(self, messages: Sequence[Mapping[str, str]]) -> list[int]: ...
+    def add(self, request: int, prompt_ids: Sequence[int], max_tokens: int, sampling: Sampling) -> None: ...
+    def cancel(self, request: int) -> None: ...
+    def has_work(self) -> bool: ...
+    def step(self) -> Mapping[int, Produced]: ...
+    def cache_usage(self) -> float: ...
+
+
+class Mailbox(Protocol):
+    """What the loop needs of `holdfast_engine.wire.Channel`."""
+
+    def send(self, message: Message) -> None: ...
+    def receive(self, timeout: float | None) -> list[Message]: ...
+
+
+@dataclass(frozen=True)
+class Waiting:
+    id: int
+    prompt_ids: list[int]
+    max_tokens: int
+    sampling: Sampling
+
+
+class Refused(Exception):
+    """A request that cannot run, as it is told to the client."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class GenerationLoop:
+    """Decides nothing about health: it reports each step, and the HTTP process judges."""
+
+    def __init__(
+        self,
+        model: Model,
+        mailbox: Mailbox,
+        max_num_seqs: int,
+        step_interval: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._mailbox = mailbox
+        self._max_num_seqs = max_num_seqs
+        self._step_interval = step_interval
+        self._clock = clock
+        self._waiting: deque[Waiting] = deque()
+        self._running: set[int] = set()
+        self._next_step = clock()
+
+    def run(self) -> None:
+        """Until the mailbox raises EOFError."""
+        while True:
+            self.turn()
+
+    def turn(self) -> None:
+        """Take commands; then, if it is time, admit and step."""
+        idle = not self._waiting and not self._model.has_work()
+        pause = None if idle else max(0.0, self._next_step - self._clock())
+        for command in self._mailbox.receive(pause):
+            self._obey(command)
+        if not self._waiting and not self._model.has_work():
+            return
+        now = self._clock()
+        if now < self._next_step:
+            return
+        self._next_step = now + self._step_interval
+        self._step()
+
+    def _obey(self, command: Message) -> None:
+        match command:
+            case Add():
+                try:
+                    self._add(command)
+                except Refused as refusal:
+                    self._mailbox.send(Rejected(command.id, refusal.status, refusal.code, str(refusal)))
+            case Cancel(id):
+                self._cancel(id)
+            case _:
+                raise TypeError(f"not a command: {command}")
+
+    def _add(self, command: Add) -> None:
+        sampling = Sampling(**command.sampling)  # type: ignore[arg-type]
+        prompt_ids = self._encode(command)
+        if not prompt_ids:
+            raise Refused(400, "invalid_prompt", "The prompt is empty: it must hold at least one token.")
+        room = self._model.info.max_model_len - len(prompt_ids)
+        wanted = sampling.max_tokens or max(room, 1)
+        if wanted > room:
+            raise Refused(
+                400,
+                "context_length_exceeded",
+                f"This model's maximum context length is {self._model.info.max_model_len} tokens, but "
+                f"{len(prompt_ids) + wanted} were requested ({len(prompt_ids)} in the prompt, {wanted} to "
+                "generate).",
+            )
+        self._mailbox.send(Accepted(command.id, prompt_ids))
+        self._waiting.append(Waiting(command.id, prompt_ids, wanted, sampling))
+
+    def _encode(self, command: Add) -> list[int]:
+        if command.token_ids is not None:
+            known = len(self._model.info.pieces)
+            if any(not 0 <= token < known for token in command.token_ids):
+                raise Refused(400, "invalid_prompt", f"Token ids must be at least 0 and less than {known}.")
+            return command.token_ids
+        try:
+            if command.messages is not None:
+                return self._model.encode_messages(command.messages)
+            return self._model.encode_text(command.text or "")
+        except Exception as error:
+            raise Refused(400, "invalid_prompt", f"The prompt cannot be tokenized: {error}") from error
+
+    def _cancel(self, request: int) -> None:
+        if request in self._running:
+            self._running.remove(request)
+            self._model.cancel(request)
+        else:
+            remaining = deque(waiting for waiting in self._waiting if waiting.id != request)
+            if len(remaining) == len(self._waiting):
+                return
+            self._waiting = remaining
+        self._mailbox.send(Progress(outputs=[(request, [], "cancelled")]))
+
+    def _step(self) -> None:
+        started = []
+        while self._waiting and len(self._running) < self._max_num_seqs:
+            request = self._waiting.popleft()
+            self._model.add(request.id, request.prompt_ids, request.max_tokens, request.sampling)
+            self._running.add(request.id)
+            started.append(request.id)
+        if started:
+            self._mailbox.send(Progress(started=started))
+        outputs = self._model.step()
+        self._running -= {id for id, output in outputs.items() if output.finish_reason is not None}
+        usage = self._model.cache_usage() if self._running else 0.0
+        news = [(id, output.tokens, output.finish_reason) for id, output in outputs.items()]
+        self._mailbox.send(Progress(outputs=news, cache_usage=usage))
+
+
+def warm_up(model: Model) -> None:
+    """One real generation, so that the first request finds everything compiled and allocated."""
+    model.add(WARM_UP_ID, model.encode_text("Hello") or [0], WARM_UP_TOKENS, Sampling(temperature=0.0))
+    while model.has_work():
+        model.step()
+
+
+def serve(channel: Channel, config: WorkerConfig) -> None:
+    """Load, warm up, generate; what goes wrong is told to the HTTP process before it is raised."""
+    try:
+        from holdfast_engine.inference import Inference
+
+        model = Inference(config)
+        channel.send(model.info)
+        warm_up(model)
+        channel.send(Ready())
+        GenerationLoop(model, channel, config.max_num_seqs, config.step_interval).run()
+    except (EOFError, ConnectionError):
+        return
+    except Exception as error:
+        channel.send(Failed(f"{type(error).__name__}: {error}"))
+        raise
+
+
+def main() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    serve(Channel(connection), WorkerConfig(**json.loads(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    main()
