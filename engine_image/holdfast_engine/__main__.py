@@ -14,13 +14,16 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--model", type=click.Path(path_type=Path), required=True, help="A GGUF file.")
+@click.option(
+    "--model",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="A GGUF file.",
+)
 @click.option("--served-name", required=True, help="The model's name in requests.")
 @click.option("--host", default="0.0.0.0", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
-@click.option(
-    "--max-model-len", type=click.IntRange(min=2), help="Tokens; default: the model's context length."
-)
+@click.option("--max-model-len", type=click.IntRange(min=2), help="Tokens; default: the model's context length.")
 @click.option("--max-num-seqs", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--cache-size-gib", type=click.IntRange(min=1), default=1, show_default=True, help="KV cache.")
 @click.option("--prefix-caching/--no-prefix-caching", default=True, show_default=True)
@@ -55,8 +58,9 @@ def serve(
     drain_seconds: float,
 ) -> None:
     """Serve a GGUF model with OpenAI's API."""
-    from holdfast_engine.server import ServeConfig, WorkerConfig
+    from holdfast_engine.server import ServeConfig
     from holdfast_engine.server import serve as run
+    from holdfast_engine.wire import WorkerConfig
 
     if step_interval >= progress_timeout:
         raise click.UsageError("--step-interval must be less than --progress-timeout.")

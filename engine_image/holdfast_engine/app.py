@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass
 
@@ -13,12 +14,12 @@ from starlette.routing import Route
 
 from holdfast_engine.engine import Engine
 from holdfast_engine.errors import (
-    BodyTooLarge,
+    BodyTooLargeError,
     EngineError,
-    InvalidRequest,
-    UnknownModel,
-    UnknownPath,
-    WrongMethod,
+    InvalidRequestError,
+    UnknownModelError,
+    UnknownPathError,
+    WrongMethodError,
 )
 from holdfast_engine.health import Reason
 from holdfast_engine.metrics import CONTENT_TYPE, EngineMetrics
@@ -41,18 +42,18 @@ class EngineApp:
         asked = parse(CompletionRequest, await _body(request))
         self._check_model(asked.model)
         ids, text = (None, asked.prompt) if isinstance(asked.prompt, str) else (asked.prompt, None)
-        generation = self.engine.submit(asked.sampling(), text=text, token_ids=ids)
+        generation = self.engine.submit(asked.sampling(secrets.randbits(63)), text=text, token_ids=ids)
         return GeneratedResponse(asked, generation, self.engine, request.headers.get("x-request-id"))
 
     async def chat(self, request: Request) -> Response:
         asked = parse(ChatRequest, await _body(request))
         self._check_model(asked.model)
-        generation = self.engine.submit(asked.sampling(), messages=asked.plain_messages)
+        generation = self.engine.submit(asked.sampling(secrets.randbits(63)), messages=asked.plain_messages)
         return GeneratedResponse(asked, generation, self.engine, request.headers.get("x-request-id"))
 
     def _check_model(self, name: str) -> None:
         if name != self.served_name:
-            raise UnknownModel(f"The model `{name}` does not exist.", param="model")
+            raise UnknownModelError(f"The model `{name}` does not exist.", param="model")
 
     async def models(self, _: Request) -> Response:
         model = {
@@ -83,15 +84,15 @@ class EngineApp:
 
 
 async def _body(request: Request) -> bytes:
-    """The request's body; raises BodyTooLarge without reading past the limit."""
+    """The request's body; raises BodyTooLargeError without reading past the limit."""
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+        raise BodyTooLargeError(f"The body is larger than {MAX_BODY_BYTES} bytes.")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+            raise BodyTooLargeError(f"The body is larger than {MAX_BODY_BYTES} bytes.")
     return bytes(body)
 
 
@@ -103,12 +104,12 @@ async def _engine_error(_: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return error_response(UnknownPath(f"Unknown path: {request.url.path}"))
+        return error_response(UnknownPathError(f"Unknown path: {request.url.path}"))
     if error.status_code == 405:
-        response = error_response(WrongMethod(f"{request.method} is not allowed on {request.url.path}."))
+        response = error_response(WrongMethodError(f"{request.method} is not allowed on {request.url.path}."))
         response.headers.update(error.headers or {})
         return response
-    return error_response(InvalidRequest(error.detail))
+    return error_response(InvalidRequestError(error.detail))
 
 
 async def _client_left(_: Request, error: Exception) -> Response:

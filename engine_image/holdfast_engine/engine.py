@@ -1,7 +1,8 @@
-"""The HTTP process's side of the engine: starts the pipeline process, follows its reports, judges its health.
+"""The HTTP process's side of the engine: starts the pipeline process, follows its reports, judges health.
 
-Lives on the event loop alone; nothing here blocks. A request is a `Generation`: what the pipeline process says
-about it arrives in its queue, and closing it (the answer is complete, or the client is gone) stops its work.
+Lives on the event loop alone; nothing here blocks. A request is a `Generation`: what the pipeline process
+says about it arrives in its queue, and closing it (the answer is complete, or the client is gone) stops its
+work.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from holdfast_engine import wire
-from holdfast_engine.errors import EngineError, GenerationFailed, Unavailable, refusal
+from holdfast_engine.errors import EngineError, GenerationError, UnavailableError, refusal
 from holdfast_engine.health import Health, ProgressWatch
 from holdfast_engine.metrics import EngineMetrics
 from holdfast_engine.vocabulary import Vocabulary
@@ -26,7 +27,7 @@ IGNORED = "The request does not fit the engine's KV cache."
 
 
 class Generation:
-    """One request's way through the engine. Read with `prompt_ids` once, then `next` until it gives a reason."""
+    """One request's way through the engine: read `prompt_ids` once, then `next` until it gives a reason."""
 
     def __init__(self, id: int, on_close: Callable[[Generation, str], None], now: float) -> None:
         self.id = id
@@ -115,9 +116,9 @@ class Engine:
         token_ids: list[int] | None = None,
         messages: list[dict[str, str]] | None = None,
     ) -> Generation:
-        """Hand a request to the pipeline; raises Unavailable when the engine is not ready."""
+        """Hand a request to the pipeline; raises UnavailableError when the engine is not ready."""
         if (reason := self.health.not_ready()) is not None:
-            raise Unavailable(f"The engine takes no requests: {reason}.", code=reason.value)
+            raise UnavailableError(f"The engine takes no requests: {reason}.", code=reason.value)
         generation = Generation(self._next_id, self._close, time.monotonic())
         self._next_id += 1
         if not self._known:
@@ -160,11 +161,9 @@ class Engine:
             await asyncio.sleep(self._watch.interval)
             now = time.monotonic()
             if self._watch.tick(now - last) and self._known and not self.health.stalled:
-                logger.error(
-                    "no generation step completed for too long: failing %d requests", len(self._open)
-                )
+                logger.error("no generation step completed for too long: failing %d requests", len(self._open))
                 self.health.stalled = True
-                self.fail_all(GenerationFailed("The generation loop makes no progress.", code="stalled"))
+                self.fail_all(GenerationError("The generation loop makes no progress.", code="stalled"))
             last = now
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
@@ -195,7 +194,7 @@ class Engine:
         logger.error("the generation loop is over: %s", failure)
         self.health.failure = failure
         self._known.clear()
-        self.fail_all(GenerationFailed(f"The generation loop failed: {failure}"))
+        self.fail_all(GenerationError(f"The generation loop failed: {failure}"))
 
     def _tell(self, id: int, item: list[int] | tuple[list[int], str | None] | EngineError) -> None:
         if (generation := self._known.get(id)) is not None:
@@ -216,7 +215,7 @@ class Engine:
             if reason is not None:
                 del self._known[id]
             if reason == "ignored":
-                generation.news.put_nowait(GenerationFailed(IGNORED, code="kv_cache_too_small"))
+                generation.news.put_nowait(GenerationError(IGNORED, code="kv_cache_too_small"))
             elif reason != "cancelled":
                 generation.news.put_nowait((tokens, reason))
 

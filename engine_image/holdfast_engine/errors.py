@@ -23,33 +23,33 @@ class EngineError(Exception):
         return {"error": error}
 
 
-class InvalidRequest(EngineError):
+class InvalidRequestError(EngineError):
     status = 400
     kind = "invalid_request_error"
-    code = None
+    code: str | None = None
 
 
-class UnknownModel(InvalidRequest):
+class UnknownModelError(InvalidRequestError):
     status = 404
     code = "model_not_found"
 
 
-class UnknownPath(InvalidRequest):
+class UnknownPathError(InvalidRequestError):
     status = 404
     code = "not_found"
 
 
-class WrongMethod(InvalidRequest):
+class WrongMethodError(InvalidRequestError):
     status = 405
     code = "method_not_allowed"
 
 
-class BodyTooLarge(InvalidRequest):
+class BodyTooLargeError(InvalidRequestError):
     status = 413
     code = "request_too_large"
 
 
-class Unavailable(EngineError):
+class UnavailableError(EngineError):
     """Not now, and not here: loading, draining, stalled or failed. Another engine may do it."""
 
     status = 503
@@ -58,7 +58,7 @@ class Unavailable(EngineError):
     retry_after = 1
 
 
-class GenerationFailed(EngineError):
+class GenerationError(EngineError):
     """The generation loop failed, stalled or refused a request that had been accepted."""
 
     code = "generation_failed"
@@ -66,4 +66,4 @@ class GenerationFailed(EngineError):
 
 def refusal(status: int, code: str, message: str) -> EngineError:
     """The error for a request that the pipeline process refused."""
-    return InvalidRequest(message, code=code, param="prompt") if status < 500 else GenerationFailed(message)
+    return InvalidRequestError(message, code=code, param="prompt") if status < 500 else GenerationError(message)

@@ -1,4 +1,4 @@
-"""Whether the engine is ready and alive, and how a stalled generation loop is noticed. Pure: time is passed in."""
+"""Whether the engine is ready and alive, and how a stalled loop is noticed. Pure: time is passed in."""
 
 from __future__ import annotations
 

@@ -75,8 +75,7 @@ class Inference:
         if config.do_sample:
             config.temperature = sampling.temperature
             config.top_p = sampling.top_p
-            if sampling.seed is not None:
-                config.rng_seed = sampling.seed
+            config.rng_seed = sampling.seed
         tokens = openvino.Tensor(np.asarray([prompt_ids], dtype=np.int64))
         self._handles[request] = self._pipeline.add_request(request, tokens, config)
 
@@ -124,7 +123,7 @@ def _read(handle: Any) -> Output:
 
 
 def _read_gguf(config: WorkerConfig) -> Loaded:
-    """Vocabulary and context length from the file: the tokenizer's own list fails on pieces that are not UTF-8."""
+    """Vocabulary and context length; the tokenizer's own list fails on pieces that are not UTF-8."""
     reader = gguf.GGUFReader(config.model)
 
     def contents(key: str, default: Any = None) -> Any:

@@ -56,9 +56,7 @@ class EngineMetrics:
         family = Histogram(name, text, ["model_name"], buckets=bounds, registry=self.registry)
         return family.labels(self._model_name)
 
-    def follow(
-        self, running: Callable[[], int], waiting: Callable[[], int], cache: Callable[[], float]
-    ) -> None:
+    def follow(self, running: Callable[[], int], waiting: Callable[[], int], cache: Callable[[], float]) -> None:
         """Read the gauges from these when scraped."""
         self._running.set_function(running)
         self._waiting.set_function(waiting)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from holdfast_engine.errors import InvalidRequest
+from holdfast_engine.errors import InvalidRequestError
 from holdfast_engine.wire import Sampling
 
 COMPLETION_MAX_TOKENS = 16
@@ -62,11 +62,11 @@ class GenerationRequest(BaseModel):
             raise ValueError(f"holds more than {MAX_STOPS} strings")
         return stop
 
-    def model_post_init(self, context: Any) -> None:
+    def model_post_init(self, _: Any, /) -> None:
         for name in self.UNSUPPORTED:
             value = (self.model_extra or {}).get(name)
             if value and value != self.HARMLESS.get(name):
-                raise InvalidRequest(f"{name} is not supported by this engine.", param=name)
+                raise InvalidRequestError(f"{name} is not supported by this engine.", param=name)
 
     @property
     def stops(self) -> list[str]:
@@ -83,12 +83,13 @@ class GenerationRequest(BaseModel):
         """Tokens to generate at most; None = what the context leaves."""
         return self.max_tokens
 
-    def sampling(self) -> Sampling:
+    def sampling(self, random_seed: int) -> Sampling:
+        """How to generate; `random_seed` is for requests that name none."""
         return Sampling(
             max_tokens=self.token_limit,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
-            seed=None if self.seed is None else self.seed % 2**63,
+            seed=(random_seed if self.seed is None else self.seed) % 2**63,
             ignore_eos=self.ignore_eos,
         )
 
@@ -150,16 +151,16 @@ Request = TypeVar("Request", bound=GenerationRequest)
 
 
 def parse(kind: type[Request], body: bytes) -> Request:
-    """The request in `body`; raises InvalidRequest naming the first field at fault."""
+    """The request in `body`; raises InvalidRequestError naming the first field at fault."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from error
+        raise InvalidRequestError(f"The body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(fields, dict):
-        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+        raise InvalidRequestError("The body must be a JSON object.", code="invalid_json")
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         param = ".".join(str(part) for part in first["loc"][:1]) or None
-        raise InvalidRequest(f"{param}: {first['msg']}", param=param) from error
+        raise InvalidRequestError(f"{param}: {first['msg']}", param=param) from error

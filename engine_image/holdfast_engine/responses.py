@@ -115,7 +115,7 @@ class GeneratedResponse(Response):
             text += more_text
             token_ids += more_ids
         used = answers.usage(prompt_tokens, self._assembler.token_count)
-        response = JSONResponse(answer.whole(text, token_ids, reason, used), headers=self._headers())
+        response = JSONResponse(answer.whole(text, token_ids, reason, used), headers=self._own_headers())
         await response({"type": "http"}, _nothing_to_receive, send)
         self._reason = reason
 
@@ -128,15 +128,14 @@ class GeneratedResponse(Response):
                 await self._begin(send)
                 await self._send(send, answer.chunk(text, token_ids, reason, first=True))
             elif text or token_ids or reason:
-                if token_ids or text or reason:
-                    await self._send(send, answer.chunk(text, token_ids, reason, first=False))
+                await self._send(send, answer.chunk(text, token_ids, reason, first=False))
         if self._request.include_usage:
             used = answers.usage(prompt_tokens, self._assembler.token_count)
             await self._send(send, answer.usage_chunk(used))
         await send({"type": "http.response.body", "body": answers.DONE})
         self._reason = reason
 
-    def _headers(self) -> dict[str, str]:
+    def _own_headers(self) -> dict[str, str]:
         return {"x-request-id": self._id}
 
     async def _begin(self, send: Send) -> None:
@@ -144,7 +143,7 @@ class GeneratedResponse(Response):
         headers = {
             "content-type": "text/event-stream; charset=utf-8",
             "cache-control": "no-cache",
-            **self._headers(),
+            **self._own_headers(),
         }
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": encoded})

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from dataclasses import dataclass
 from typing import NoReturn
@@ -21,7 +22,7 @@ from granian.server.embed import Server
 
 from holdfast_engine.app import build_app
 from holdfast_engine.engine import Engine
-from holdfast_engine.errors import Unavailable
+from holdfast_engine.errors import UnavailableError
 from holdfast_engine.metrics import EngineMetrics
 from holdfast_engine.wire import WorkerConfig
 
@@ -49,6 +50,8 @@ def serve(config: ServeConfig) -> NoReturn:
     code = 1
     try:
         code = asyncio.run(_serve(config))
+    except Exception:
+        logger.exception("the engine ended")
     finally:
         # Skips the interpreter's own end, in which granian's threads may still call into Python and abort.
         sys.stdout.flush()
@@ -57,6 +60,7 @@ def serve(config: ServeConfig) -> NoReturn:
 
 
 async def _serve(config: ServeConfig) -> int:
+    _refuse_taken_port(config.host, config.port)
     metrics = EngineMetrics(config.served_name)
     engine = Engine(config.worker, metrics, config.progress_timeout)
     server = Server(
@@ -83,12 +87,20 @@ async def _serve(config: ServeConfig) -> int:
         engine.kill()
         return 1
     await _drain(engine, config.drain_seconds)
-    server.stop()
-    with contextlib.suppress(asyncio.TimeoutError):
+    server.stop()  # type: ignore[no-untyped-call]
+    with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
     engine.kill()
     logger.info("drained, leaving")
     return 0
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    """Raise OSError when another process listens there: granian would silently share the port with it."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        attempt.bind(address)
 
 
 def _on_signals(engine: Engine, stopping: asyncio.Event) -> None:
@@ -108,8 +120,8 @@ def _on_signals(engine: Engine, stopping: asyncio.Event) -> None:
 async def _drain(engine: Engine, seconds: float) -> None:
     try:
         await asyncio.wait_for(engine.wait_idle(), seconds)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         logger.warning("drained for %g seconds: cutting the remaining requests", seconds)
-        engine.fail_all(Unavailable("The engine is shutting down.", code="draining"))
-        with contextlib.suppress(asyncio.TimeoutError):
+        engine.fail_all(UnavailableError("The engine is shutting down.", code="draining"))
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(engine.wait_idle(), SHUTDOWN_SECONDS)

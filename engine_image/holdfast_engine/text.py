@@ -1,4 +1,4 @@
-"""From token ids to the text of an answer, incrementally: UTF-8 held back until whole, stop strings cut. Pure."""
+"""From token ids to text, incrementally: UTF-8 is held back until whole, stop strings are cut. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from holdfast_engine.vocabulary import Detokenizer, Vocabulary
 
 
 class StopStrings:
-    """Finds stop strings in text that comes in pieces; holds back an end that may be a stop's beginning."""
+    """Finds stop strings in text that comes in pieces; holds back an end that may be a stop's beginning.
+
+    The stop that is complete first wins, the longer of two that end together: so the answer does not depend
+    on how the text is cut into pieces.
+    """
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
@@ -20,12 +24,12 @@ class StopStrings:
         return bool(self._held)
 
     def add(self, text: str) -> tuple[str, bool]:
-        """The text that is certain, and whether a stop string was reached (it and what follows is dropped)."""
+        """The text that is certain, and whether a stop string (dropped, with what follows) was reached."""
         text = self._held + text
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
             self._held = ""
-            return text[: min(found)], True
+            return text[: min(found)[1]], True
         keep = self._possible_beginning(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False

@@ -2,8 +2,8 @@
 
 GGUF vocabularies come in two kinds. "gpt2" (byte-level BPE) writes each byte as one printable character; the
 table is the one published with GPT-2. "llama" (SentencePiece) writes a space as U+2581 and a single byte as
-"<0xNN>". With bytes at hand, text is decoded incrementally and a UTF-8 sequence split over tokens is held back
-until complete.
+"<0xNN>". With bytes at hand, text is decoded incrementally and a UTF-8 sequence split over tokens is held
+back until complete.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Sampling:
     max_tokens: int | None = None
     temperature: float = 1.0
     top_p: float = 1.0
-    seed: int | None = None
+    seed: int = 0
     ignore_eos: bool = False
 
 
@@ -91,7 +91,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Progress:
-    """One generation step. `outputs`: (id, new token ids, finish reason or None) of each request with news."""
+    """One generation step. `outputs`: (id, new token ids, finish reason or None) of requests with news."""
 
     started: list[int] = field(default_factory=list)
     outputs: list[tuple[int, list[int], str | None]] = field(default_factory=list)

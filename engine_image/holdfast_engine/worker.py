@@ -75,7 +75,7 @@ class Waiting:
     sampling: Sampling
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that cannot run, as it is told to the client."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -127,7 +127,7 @@ class GenerationLoop:
             case Add():
                 try:
                     self._add(command)
-                except Refused as refusal:
+                except RefusedError as refusal:
                     self._mailbox.send(Rejected(command.id, refusal.status, refusal.code, str(refusal)))
             case Cancel(id):
                 self._cancel(id)
@@ -138,11 +138,11 @@ class GenerationLoop:
         sampling = Sampling(**command.sampling)  # type: ignore[arg-type]
         prompt_ids = self._encode(command)
         if not prompt_ids:
-            raise Refused(400, "invalid_prompt", "The prompt is empty: it must hold at least one token.")
+            raise RefusedError(400, "invalid_prompt", "The prompt is empty: it must hold at least one token.")
         room = self._model.info.max_model_len - len(prompt_ids)
         wanted = sampling.max_tokens or max(room, 1)
         if wanted > room:
-            raise Refused(
+            raise RefusedError(
                 400,
                 "context_length_exceeded",
                 f"This model's maximum context length is {self._model.info.max_model_len} tokens, but "
@@ -156,14 +156,14 @@ class GenerationLoop:
         if command.token_ids is not None:
             known = len(self._model.info.pieces)
             if any(not 0 <= token < known for token in command.token_ids):
-                raise Refused(400, "invalid_prompt", f"Token ids must be at least 0 and less than {known}.")
+                raise RefusedError(400, "invalid_prompt", f"Token ids must be at least 0 and less than {known}.")
             return command.token_ids
         try:
             if command.messages is not None:
                 return self._model.encode_messages(command.messages)
             return self._model.encode_text(command.text or "")
         except Exception as error:
-            raise Refused(400, "invalid_prompt", f"The prompt cannot be tokenized: {error}") from error
+            raise RefusedError(400, "invalid_prompt", f"The prompt cannot be tokenized: {error}") from error
 
     def _cancel(self, request: int) -> None:
         if request in self._running:
