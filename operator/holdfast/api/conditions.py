@@ -1,0 +1,86 @@
+"""Conditions of a service, and every reason a condition or event can carry.
+
+Each reason has a page of its name under `runbooks/`, which tells what it means and what to do.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from holdfast.api.schema import Schema
+
+
+class ConditionType(StrEnum):
+    """What a condition speaks about."""
+
+    ACCEPTED = "Accepted"
+    """The spec can be carried out; while it is not, what runs stays as it is."""
+    AVAILABLE = "Available"
+    """At least one engine of this region takes requests."""
+    PROGRESSING = "Progressing"
+    """Engines are being started or replaced."""
+    DEGRADED = "Degraded"
+    """Less runs than was asked for."""
+
+
+class ConditionStatus(StrEnum):
+    """Whether what the condition's type says is the case."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+    @classmethod
+    def of(cls, value: bool) -> ConditionStatus:
+        """The status of something that is known."""
+        return cls.TRUE if value else cls.FALSE
+
+
+class Reason(StrEnum):
+    """Why a condition has its status."""
+
+    ACCEPTED = "SpecAccepted"
+
+    SPEC_INVALID = "SpecInvalid"
+    NAME_UNUSABLE = "NameUnusable"
+    UNKNOWN_ENGINE = "UnknownEngine"
+    UNKNOWN_REGION = "UnknownRegion"
+    REGION_NOT_SERVING = "RegionNotServing"
+    REPLICAS_OUT_OF_RANGE = "ReplicasOutOfRange"
+    MODEL_SOURCE_UNSUPPORTED = "ModelSourceUnsupported"
+    ENGINE_IMAGE_MISSING = "EngineImageMissing"
+    GPU_MISMATCH = "GpuMismatch"
+    MODEL_NAME_TAKEN = "ModelNameTaken"
+
+    SERVING = "Serving"
+    NO_ENGINE_READY = "NoEngineReady"
+    SERVED_ELSEWHERE = "ServedElsewhere"
+
+    SETTLED = "Settled"
+    STARTING_ENGINES = "StartingEngines"
+    REPLACING_ENGINES = "ReplacingEngines"
+
+    ALL_ENGINES_READY = "AllEnginesReady"
+    ENGINES_MISSING = "EnginesMissing"
+    ENGINE_UNSCHEDULABLE = "EngineUnschedulable"
+    ENGINE_IMAGE_UNAVAILABLE = "EngineImageUnavailable"
+    ENGINE_CRASHING = "EngineCrashing"
+    APPLY_FAILED = "ApplyFailed"
+
+
+class Condition(Schema):
+    """One observation about a service, as in Kubernetes' API conventions (metav1.Condition)."""
+
+    type: str
+    """A `ConditionType`; types of a newer operator are kept as they are."""
+    status: ConditionStatus
+    """Whether it is the case."""
+    reason: str
+    """Why, in one CamelCase word that names a page under `runbooks/`."""
+    message: str
+    """One sentence that says what is the case and, where it is bad, what to do."""
+    observed_generation: int
+    """The generation of the spec that this was decided for."""
+    last_transition_time: datetime
+    """When the status last changed (UTC); other changes leave it alone."""

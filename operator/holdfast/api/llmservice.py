@@ -1,0 +1,200 @@
+"""`LLMService`: one language model, served in several regions.
+
+The classes are the single source of the CRD: field docstrings become its descriptions, defaults its defaults,
+and `x-kubernetes-validations` its CEL rules. What a schema cannot say is checked in `domain/accept.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from holdfast.api.conditions import Condition
+from holdfast.api.route import TrafficMode
+from holdfast.api.schema import DnsLabel, Duration, Schema
+
+OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+"""An object of Kubernetes' own API that is passed through as it is."""
+
+Quantity = Annotated[
+    str | int,
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
+]
+
+
+def cel(rule: str, message: str) -> dict[str, Any]:
+    """Schema extra that makes API servers from 1.25 on refuse objects for which `rule` (CEL) is false."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
+
+
+class Model(Schema):
+    """The model, and where engines load it from."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][-A-Za-z0-9._:/]*$")]
+    """The name that clients put into the request's `model` field."""
+    source: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+://.+$")]
+    """Where the weights are: `file:///path` in the engine's image, `pvc://claim/path` on a volume claim of the
+    namespace, or `hf://organisation/name` (engine vllm only)."""
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    """Longest prompt plus answer, in tokens; the model's own limit if left out."""
+
+
+class Parallelism(Schema):
+    """How one replica spreads over accelerators."""
+
+    tensor: Annotated[int, Field(ge=1)] = 1
+    """Tensor-parallel size."""
+    pipeline: Annotated[int, Field(ge=1)] = 1
+    """Pipeline-parallel size."""
+
+
+class Gpu(Schema):
+    """The accelerators of one replica."""
+
+    type: Annotated[str, StringConstraints(min_length=1)] = "nvidia.com/gpu"
+    """Extended resource that the node's device plug-in offers."""
+    per_replica: Annotated[int, Field(ge=0)] = 1
+    """Accelerators of each replica; 0 for engines that run on CPUs."""
+
+
+class Resources(Schema):
+    """CPU and memory of one engine, in Kubernetes' quantities."""
+
+    requests: dict[str, Quantity] = Field(default_factory=dict)
+    """What a replica is guaranteed, by resource name."""
+    limits: dict[str, Quantity] = Field(default_factory=dict)
+    """What a replica may use at most, by resource name."""
+
+
+class Engine(Schema):
+    """The engine that generates tokens."""
+
+    type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+    """`vllm` or `openvino` (CPU)."""
+    image: str | None = None
+    """Container image; the operator's default for the type if left out."""
+    args: tuple[str, ...] = ()
+    """Arguments appended to those that Holdfast gives the engine."""
+    env: tuple[OpenObject, ...] = ()
+    """Environment of the engine's container, as in a Pod."""
+    parallelism: Parallelism = Parallelism()
+    """How one replica spreads over accelerators."""
+    gpu: Gpu = Gpu()
+    """The accelerators of one replica."""
+    resources: Resources | None = None
+    """CPU and memory of one replica."""
+    node_selector: dict[str, str] | None = None
+    """Labels of the nodes that engines may run on."""
+    tolerations: tuple[OpenObject, ...] = ()
+    """Taints that engines tolerate, as in a Pod."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets with registry credentials, in the service's namespace."""
+
+
+class Replicas(Schema):
+    """How many engines a region runs."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel("!has(self.max) || self.max >= self.min", "replicas.max is smaller than replicas.min")
+    )
+
+    min: Annotated[int, Field(ge=0)] = 1
+    """Engines that always run."""
+    max: Annotated[int, Field(ge=1)] | None = None
+    """Engines that may run at most when capacity is asked for; `min` if left out."""
+
+
+class ReplicasOverride(Schema):
+    """Replicas of one region where they differ from the defaults."""
+
+    min: Annotated[int, Field(ge=0)] | None = None
+    """Engines that always run in this region."""
+    max: Annotated[int, Field(ge=1)] | None = None
+    """Engines that may run at most in this region."""
+
+
+class Defaults(Schema):
+    """What every region gets that does not say otherwise."""
+
+    replicas: Replicas = Replicas()
+    """Engines per region."""
+
+
+class ServiceRegion(Schema):
+    """One region that serves."""
+
+    name: DnsLabel
+    """Name of a `Region`."""
+    replicas: ReplicasOverride | None = None
+    """Engines of this region where they differ from `defaults`."""
+    weight: Annotated[int, Field(ge=0, le=1000)] = 100
+    """Share of an edge's traffic in mode ActiveActive, relative to the other regions. At 0 no traffic is sent to the
+    region from outside; its engines go on running."""
+
+
+class Traffic(Schema):
+    """How requests reach engines."""
+
+    mode: TrafficMode = TrafficMode.ACTIVE_ACTIVE
+    """ActiveActive: edges spread over all regions by weight. ActivePassive: the first healthy region serves."""
+    max_stream: Duration = timedelta(seconds=900)
+    """The longest time one answer may take; also how long an engine that is told to stop may finish what it runs."""
+
+
+class LLMServiceSpec(Schema):
+    """What to serve, where, and how."""
+
+    model: Model
+    """The model, and where engines load it from."""
+    engine: Engine
+    """The engine that generates tokens."""
+    defaults: Defaults = Defaults()
+    """What every region gets that does not say otherwise."""
+    regions: Annotated[
+        tuple[ServiceRegion, ...],
+        Field(
+            min_length=1,
+            max_length=32,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    """The regions that serve, in order of preference."""
+    traffic: Traffic = Traffic()
+    """How requests reach engines."""
+
+
+class LLMServiceStatus(Schema):
+    """What the operator of this region sees."""
+
+    observed_generation: int | None = None
+    """The generation of the spec that the rest of the status speaks about."""
+    region: str | None = None
+    """The region whose operator wrote this."""
+    revision: str | None = None
+    """Name of the (model, engine, image, arguments) that this region is to run."""
+    replicas: int | None = None
+    """Engines that exist in this region."""
+    ready_replicas: int | None = None
+    """Engines in this region that take requests."""
+    selector: str | None = None
+    """Label selector of the engines' Pods."""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+    ] = ()
+    """What is the case, and why."""
+
+
+class LLMService(Schema):
+    """A service as read from an API server: its identity, spec and last status."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: str
+    """Creation time, RFC 3339; orders services that claim the same thing."""
+    spec: LLMServiceSpec
+    status: LLMServiceStatus = LLMServiceStatus()

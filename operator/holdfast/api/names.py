@@ -1,0 +1,34 @@
+"""Names shared by everyone who touches a Holdfast object: the API group, labels, ports, file keys."""
+
+from __future__ import annotations
+
+GROUP = "serving.holdfast.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+MANAGER = "holdfast"
+"""Field manager of server-side apply, and value of `app.kubernetes.io/managed-by`."""
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+SERVICE_LABEL = f"{GROUP}/service"
+REVISION_LABEL = f"{GROUP}/revision"
+REGION_LABEL = f"{GROUP}/region"
+
+APPLIED_HASH_ANNOTATION = f"{GROUP}/applied-hash"
+"""Digest of the manifest that was last applied; differs exactly when the builder's output changed."""
+
+ENGINE_COMPONENT = "engine"
+ROUTE_COMPONENT = "route"
+
+ENGINE_PORT = 8000
+"""TCP port of every engine's HTTP server inside its Pod."""
+
+GATEWAY_PORT = 8080
+"""TCP port where a gateway answers clients."""
+
+PEER_PORT = 8081
+"""TCP port where a gateway answers other regions' gateways and edges, from local engines only."""
+
+ROUTE_KEY = "route.json"
+"""Key of the ConfigMap entry that holds a service's `Route`."""

@@ -1,0 +1,72 @@
+"""What a gateway must know to route one service: written by the operator, read by the gateway's agent.
+
+The operator stores it as JSON in a ConfigMap (key `route.json`) only after it accepted the service, so a
+gateway never sees a spec that was refused.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+
+from pydantic import Field
+
+from holdfast.api.names import ENGINE_PORT, PEER_PORT
+from holdfast.api.schema import Duration, Schema
+
+
+class EngineProtocol(StrEnum):
+    """How an engine's HTTP server is spoken to."""
+
+    H2C = "h2c"
+    """HTTP/2 without TLS, prior knowledge; keep-alive pings find a frozen engine."""
+    HTTP1 = "http1"
+    """HTTP/1.1; a frozen engine is found by health checks only."""
+
+
+class TrafficMode(StrEnum):
+    """How an edge spreads traffic over regions."""
+
+    ACTIVE_ACTIVE = "ActiveActive"
+    """All regions serve at once."""
+    ACTIVE_PASSIVE = "ActivePassive"
+    """The first healthy region in order of preference serves."""
+
+
+class RegionTarget(Schema):
+    """One region that serves the service, as seen from any gateway."""
+
+    name: str
+    address: str
+    """IP address or host name of the region's gateway."""
+    peer_port: int = PEER_PORT
+    """Port that answers from that region's own engines only."""
+    weight: int = 100
+    """Share of an edge's traffic in mode ActiveActive, relative to the other regions; 0 takes the region out."""
+
+
+class Route(Schema):
+    """How one region's gateways, and the edges, route one service."""
+
+    namespace: str
+    service: str
+    model: str
+    """Value of the request's `model` field that selects this service."""
+    region: str
+    """The region whose operator wrote this route."""
+    local: bool = True
+    """Whether this region runs engines of the service; if not, its gateway forwards to the others."""
+    engine_port: int = ENGINE_PORT
+    engine_protocol: EngineProtocol = EngineProtocol.H2C
+    health_path: str = "/health"
+    """Path on an engine that answers 200 exactly while it takes requests."""
+    regions: tuple[RegionTarget, ...] = ()
+    """Every region that serves the service, this one included, in order of preference."""
+    mode: TrafficMode = TrafficMode.ACTIVE_ACTIVE
+    max_stream: Duration = Field(default=timedelta(seconds=900))
+    """The longest time one answer may take; the gateway cuts it after that."""
+
+    @property
+    def key(self) -> str:
+        """`namespace/service`, unique in a region."""
+        return f"{self.namespace}/{self.service}"

@@ -1,0 +1,38 @@
+"""The operator's settings, from flags or `HOLDFAST_…` environment variables; see `holdfast operator --help`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from holdfast.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Config:
+    """What one operator process must know beside the objects it reads."""
+
+    region: str
+    """Name of the `Region` that this operator's cluster is."""
+    engine_images: dict[str, str] = field(default_factory=dict)
+    """Default container image of each engine type."""
+    image_pull_policy: str = "IfNotPresent"
+    """Pull policy of the engines' containers."""
+    resync_seconds: float = 300.0
+    """A service is looked at again after this time even if no event asked for it."""
+    metrics_port: int = 9090
+    """TCP port of `/metrics`; 0 serves none."""
+    health_port: int = 8090
+    """TCP port of `/healthz`; 0 serves none."""
+
+
+def parse_engine_images(pairs: tuple[str, ...]) -> dict[str, str]:
+    """`("vllm=repo/image:tag", …)` as a mapping. Raises ConfigError."""
+    images = {}
+    for pair in pairs:
+        engine, separator, image = pair.partition("=")
+        if not (separator and engine and image):
+            raise ConfigError(
+                f"--engine-image {pair!r} is not of the form TYPE=IMAGE, for example vllm=vllm/vllm-openai:v0.11.0"
+            )
+        images[engine] = image
+    return images

@@ -1,0 +1,156 @@
+"""The Deployment of a service's engines in this region."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.api import names
+from holdfast.api.llmservice import Engine, LLMServiceSpec
+from holdfast.domain.engines import ENGINES, MODEL_ROOT, EngineType, split_source
+from holdfast.domain.manifests.metadata import engine_name, metadata, selector
+from holdfast.domain.observation import Observation
+from holdfast.domain.plan import RegionPlan
+
+DRAIN_MARGIN_SECONDS = 30
+"""Time beyond the longest answer until a stopping engine is killed."""
+STARTUP_LIMIT_SECONDS = 1800
+"""Longest time until first readiness: pulling and loading hundreds of gigabytes takes many minutes."""
+ROUTED_AWAY_SECONDS = 5
+"""How long an engine that cannot refuse requests itself goes on before it is stopped, so that gateways forget it."""
+
+
+def deployment(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
+    """Engines are replaced one at a time, a new one ready before an old one goes."""
+    service = seen.service
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(service, engine_name(service), names.ENGINE_COMPONENT),
+        "spec": {
+            "replicas": plan.replicas,
+            "selector": {"matchLabels": selector(service)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "progressDeadlineSeconds": STARTUP_LIMIT_SECONDS + 60,
+            "revisionHistoryLimit": 3,
+            "template": {
+                "metadata": {
+                    "labels": {
+                        **selector(service),
+                        names.MANAGED_BY_LABEL: names.MANAGER,
+                        names.REVISION_LABEL: plan.revision,
+                        names.REGION_LABEL: seen.region,
+                    },
+                },
+                "spec": _pod(seen, plan),
+            },
+        },
+    }
+
+
+def _pod(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
+    spec = seen.service.spec
+    engine = spec.engine
+    grace = int(spec.traffic.max_stream.total_seconds()) + DRAIN_MARGIN_SECONDS
+    pod: dict[str, Any] = {
+        "terminationGracePeriodSeconds": grace,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "topologySpreadConstraints": [
+            _spread("kubernetes.io/hostname", seen),
+            _spread("topology.kubernetes.io/zone", seen),
+        ],
+        "containers": [_container(seen, plan)],
+        "volumes": _volumes(spec),
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+    }
+    if not ENGINES[engine.type].root:
+        pod["securityContext"] |= {"runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532}
+    if engine.node_selector:
+        pod["nodeSelector"] = dict(engine.node_selector)
+    if engine.tolerations:
+        pod["tolerations"] = [dict(each) for each in engine.tolerations]
+    if engine.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in engine.image_pull_secrets]
+    return pod
+
+
+def _spread(key: str, seen: Observation) -> dict[str, Any]:
+    return {
+        "maxSkew": 1,
+        "topologyKey": key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": selector(seen.service)},
+    }
+
+
+def _container(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
+    spec = seen.service.spec
+    kind = ENGINES[spec.engine.type]
+    container: dict[str, Any] = {
+        "name": "engine",
+        "image": plan.image,
+        "imagePullPolicy": seen.image_pull_policy,
+        "args": [*kind.arguments(spec), *spec.engine.args],
+        "ports": [{"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
+        "resources": _resources(spec.engine, kind),
+        "volumeMounts": _mounts(spec),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": not kind.root,
+        },
+        **_probes(kind),
+    }
+    if spec.engine.env:
+        container["env"] = [dict(each) for each in spec.engine.env]
+    if not kind.drains_itself:
+        container["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", str(ROUTED_AWAY_SECONDS)]}}}
+    return container
+
+
+def _probes(kind: EngineType) -> dict[str, Any]:
+    """Readiness answers in seconds; the restart of a live engine is the last resort and takes a minute of silence."""
+
+    def probe(path: str, period: int, failures: int) -> dict[str, Any]:
+        return {
+            "httpGet": {"path": path, "port": names.ENGINE_PORT, "scheme": "HTTP"},
+            "periodSeconds": period,
+            "timeoutSeconds": 5,
+            "failureThreshold": failures,
+        }
+
+    return {
+        "startupProbe": probe(kind.ready_path, 2, STARTUP_LIMIT_SECONDS // 2),
+        "readinessProbe": probe(kind.ready_path, 2, 2),
+        "livenessProbe": probe(kind.live_path, 10, 6),
+    }
+
+
+def _resources(engine: Engine, kind: EngineType) -> dict[str, Any]:
+    """What the user asks for, plus the accelerators (Kubernetes wants equal requests and limits for those)."""
+    requests: dict[str, Any] = dict(engine.resources.requests) if engine.resources else {}
+    limits: dict[str, Any] = dict(engine.resources.limits) if engine.resources else {}
+    if kind.on_gpu and engine.gpu.per_replica:
+        requests[engine.gpu.type] = limits[engine.gpu.type] = str(engine.gpu.per_replica)
+    return {name: values for name, values in (("requests", requests), ("limits", limits)) if values}
+
+
+def _volumes(spec: LLMServiceSpec) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
+    if ENGINES[spec.engine.type].on_gpu:
+        # Tensor-parallel workers exchange data through shared memory; a container's default of 64 MiB is too small.
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
+    scheme, rest = split_source(spec.model.source)
+    if scheme == "pvc":
+        claim = rest.partition("/")[0]
+        volumes.append({"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+    return volumes
+
+
+def _mounts(spec: LLMServiceSpec) -> list[dict[str, Any]]:
+    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]
+    if ENGINES[spec.engine.type].on_gpu:
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+    if split_source(spec.model.source)[0] == "pvc":
+        mounts.append({"name": "models", "mountPath": MODEL_ROOT, "readOnly": True})
+    return mounts

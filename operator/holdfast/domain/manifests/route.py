@@ -1,0 +1,37 @@
+"""The ConfigMap that tells this region's gateways, and the edges, how to route a service."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from holdfast.api import names
+from holdfast.api.route import Route
+from holdfast.domain.engines import ENGINES
+from holdfast.domain.manifests.metadata import metadata
+from holdfast.domain.observation import Observation
+from holdfast.domain.plan import RegionPlan
+
+
+def route(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
+    """One `Route` as JSON; it exists in every region, also where no engine runs: that gateway forwards."""
+    service = seen.service
+    kind = ENGINES[service.spec.engine.type]
+    content = Route(
+        namespace=service.namespace,
+        service=service.name,
+        model=service.spec.model.name,
+        region=seen.region,
+        local=plan.replicas > 0,
+        engine_protocol=kind.protocol,
+        health_path=kind.ready_path,
+        regions=plan.targets,
+        mode=service.spec.traffic.mode,
+        max_stream=service.spec.traffic.max_stream,
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(service, f"{service.name}-route", names.ROUTE_COMPONENT),
+        "data": {names.ROUTE_KEY: json.dumps(content.wire(), sort_keys=True)},
+    }

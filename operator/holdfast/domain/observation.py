@@ -1,0 +1,83 @@
+"""Everything that one decision about one service may see, gathered once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from holdfast.api.llmservice import LLMService
+from holdfast.api.region import Region
+
+Manifest = Mapping[str, Any]
+"""A Kubernetes object in its JSON form."""
+
+
+@dataclass(frozen=True, order=True)
+class Ref:
+    """Which object: kind, namespace ("" for cluster-scoped kinds) and name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Ref:
+        meta = manifest["metadata"]
+        return cls(manifest["kind"], meta.get("namespace", ""), meta["name"])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Another service of this region that uses a model name."""
+
+    service: str
+    model: str
+    created: str
+
+
+@dataclass(frozen=True)
+class EnginePod:
+    """What an engine's Pod says of itself."""
+
+    name: str
+    ready: bool
+    revision: str
+    waiting: str = ""
+    """Reason why its container does not run, for example `ImagePullBackOff`."""
+    message: str = ""
+    """The kubelet's or scheduler's words on what is wrong."""
+    unschedulable: bool = False
+    restarts: int = 0
+    last_exit: str = ""
+    """How its container last ended, for example `OOMKilled` or `Error (1)`."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the cluster can do, as far as decisions depend on it."""
+
+    pod_disruption_budget: str | None = "policy/v1"
+    """Served version of PodDisruptionBudget; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The state of one service in one region at one moment."""
+
+    now: datetime
+    region: str
+    """The region that this operator runs in."""
+    service: LLMService
+    regions: Mapping[str, Region]
+    """Every `Region` this cluster knows, by name."""
+    engine_images: Mapping[str, str]
+    """Default image by engine type."""
+    image_pull_policy: str = "IfNotPresent"
+    capabilities: Capabilities = Capabilities()
+    claims: tuple[Claim, ...] = ()
+    """Model names of the other services of this region."""
+    children: Mapping[Ref, Manifest] = field(default_factory=dict)
+    """Objects that Holdfast made for this service, as they are now."""
+    pods: tuple[EnginePod, ...] = ()
