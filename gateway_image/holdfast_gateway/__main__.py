@@ -1,0 +1,205 @@
+"""The command line: `init`, `envoy`, `agent`, `run` (all three), and `render` to see what they write."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from kubernetes.aio import client
+
+from holdfast.api.route import Route
+from holdfast_gateway import envoy as envoy_process
+from holdfast_gateway import status
+from holdfast_gateway.agent import Agent
+from holdfast_gateway.files import initialise, to_yaml
+from holdfast_gateway.names import look_up
+from holdfast_gateway.options import Options, Role
+from holdfast_gateway.render.files import files, start_files
+from holdfast_gateway.sources import api_client, names_for, source
+from holdfast_gateway.state import Snapshot, one_service_per_model
+
+Command = Callable[..., Any]
+DEFAULT = Options(role=Role.REGIONAL)
+DIRECTORY = click.option(
+    "--dir", "directory", required=True, type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
+    help="Where Envoy's files are.",
+)  # fmt: skip
+STATUS_PORT = click.option("--status-port", default=0, help="The agent's /healthz and /metrics; 0 for none.")
+KUBECONFIGS = click.option(
+    "--kubeconfig", "kubeconfigs", multiple=True,
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="API server to read routes from; an edge may be given several. Default: the Pod's own.",
+)  # fmt: skip
+
+
+def gateway_options(command: Command) -> Command:
+    """The options that shape Envoy's files; `init` and `agent` of one gateway must be given the same."""
+    flags = [
+        click.option("--role", type=click.Choice([role.value for role in Role]), default=DEFAULT.role.value),
+        click.option("--listen", default=DEFAULT.listen, show_default=True),
+        click.option("--client-port", default=DEFAULT.client_port, show_default=True),
+        click.option("--peer-port", default=DEFAULT.peer_port, show_default=True),
+        click.option("--metrics-port", default=DEFAULT.metrics_port, show_default=True),
+        click.option("--admin-port", default=DEFAULT.admin_port, show_default=True, help="On 127.0.0.1."),
+        click.option("--keepalive-interval", default=DEFAULT.keepalive_interval, show_default=True),
+        click.option("--keepalive-timeout", default=DEFAULT.keepalive_timeout, show_default=True),
+        click.option("--connect-timeout", default=DEFAULT.connect_timeout, show_default=True),
+        click.option("--health-interval", default=DEFAULT.health_interval, show_default=True),
+        click.option("--health-timeout", default=DEFAULT.health_timeout, show_default=True),
+        click.option("--unhealthy-after", default=DEFAULT.unhealthy_after, show_default=True),
+        click.option("--max-body", default=DEFAULT.max_body, show_default=True, help="Bytes."),
+        click.option("--access-log/--no-access-log", default=DEFAULT.access_log, show_default=True),
+    ]
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def envoy_options(command: Command) -> Command:
+    """How Envoy is run."""
+    flags = [
+        click.option("--concurrency", default=2, show_default=True, help="Worker threads."),
+        click.option("--log-level", default="warning", show_default=True),
+        click.option("--settle", default=3.0, show_default=True, help="Draining: seconds before ports close."),
+        click.option("--drain", default=900.0, show_default=True, help="Draining: seconds for running requests."),
+    ]
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+@click.group()
+@click.option("--verbose", is_flag=True)
+def main(verbose: bool) -> None:
+    """Holdfast's gateway: Envoy, and the agent that writes its files."""
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+@main.command()
+@DIRECTORY
+@gateway_options
+def init(directory: Path, **flags: Any) -> None:
+    """Make a directory that Envoy can start from; keeps the last good configuration if there is one."""
+    initialise(directory, read_options(flags))
+
+
+@main.command("envoy")
+@DIRECTORY
+@click.option("--admin-port", default=DEFAULT.admin_port, show_default=True, help="As given to init.")
+@envoy_options
+def run_envoy(directory: Path, **flags: Any) -> None:
+    """Run Envoy from the files; restart it when it dies; on SIGTERM drain it."""
+    process = envoy_process.Process(directory, **flags)
+    asyncio.run(until_signal(lambda stop: envoy_process.supervise(process, stop)))
+
+
+@main.command("agent")
+@DIRECTORY
+@KUBECONFIGS
+@STATUS_PORT
+@gateway_options
+def run_agent(directory: Path, kubeconfigs: tuple[str, ...], status_port: int, **flags: Any) -> None:
+    """Keep Envoy's files in line with the API servers."""
+    options = read_options(flags)
+    names = source_names(options, kubeconfigs)
+    asyncio.run(until_signal(lambda stop: work(directory, options, names, status_port, stop)))
+
+
+@main.command()
+@DIRECTORY
+@KUBECONFIGS
+@STATUS_PORT
+@gateway_options
+@envoy_options
+def run(directory: Path, kubeconfigs: tuple[str, ...], status_port: int, **flags: Any) -> None:
+    """Init, agent and Envoy together, for a gateway that runs outside Kubernetes."""
+    names = ("concurrency", "log_level", "settle", "drain")
+    process_flags = {name: flags.pop(name) for name in names}
+    options = read_options(flags)
+    sources = source_names(options, kubeconfigs)
+    process = envoy_process.Process(directory, admin_port=options.admin_port, **process_flags)
+    initialise(directory, options)
+
+    async def both(stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(work(directory, options, sources, status_port, stop))
+            tasks.create_task(envoy_process.supervise(process, stop))
+
+    asyncio.run(until_signal(both))
+
+
+@main.command()
+@click.option("--route", "routes", multiple=True, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--engine", "engines", multiple=True, metavar="NAMESPACE/SERVICE=IP", help="An engine in this region.")
+@click.option("--dir", "directory", default="/var/lib/holdfast-gateway", show_default=True)
+@gateway_options
+def render(routes: tuple[Path, ...], engines: tuple[str, ...], directory: str, **flags: Any) -> None:
+    """Print all of Envoy's files for given routes (JSON or YAML). Fails if two services claim one model."""
+    options = read_options(flags)
+    served, conflicts = one_service_per_model(Route.parse(yaml.safe_load(path.read_text())) for path in routes)
+    found: dict[str, tuple[str, ...]] = {}
+    for engine in engines:
+        key, _, address = engine.partition("=")
+        found[key] = (*found.get(key, ()), address)
+    hosts = sorted(Snapshot(served).host_names())
+    addresses = {host: asyncio.run(look_up(host)) for host in hosts}
+    snapshot = Snapshot(served, found, addresses)
+    for name, document in {**start_files(options, directory), **files(snapshot, options, directory)}.items():
+        click.echo(f"--- # {directory}/{name}\n{to_yaml(document)}", nl=False)
+    if conflicts:
+        raise click.ClickException("; ".join(conflict.message for conflict in conflicts))
+
+
+async def work(
+    directory: Path, options: Options, names: tuple[str, ...], status_port: int, stop: asyncio.Event
+) -> None:
+    """Runs the agent until `stop`."""
+    changed = asyncio.Event()
+    async with AsyncExitStack() as resources:
+        clients = [await resources.enter_async_context(await api_client(name)) for name in names]
+        sources = [
+            source(name, client.CoreV1Api(api), options.role, changed) for name, api in zip(names, clients, strict=True)
+        ]
+        agent = Agent(directory, options, sources, changed)
+        if status_port:
+            runner = await status.serve(agent, options.listen, status_port)
+            resources.push_async_callback(runner.cleanup)
+        working = asyncio.create_task(agent.run())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+        working.cancel()
+
+
+async def until_signal(job: Callable[[asyncio.Event], Any]) -> None:
+    """Runs a job; SIGTERM and SIGINT ask it to stop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await job(stop)
+
+
+def read_options(flags: dict[str, Any]) -> Options:
+    """Options from the command line's values."""
+    return Options(**{**flags, "role": Role(flags["role"])})
+
+
+def source_names(options: Options, kubeconfigs: tuple[str, ...]) -> tuple[str, ...]:
+    """API servers to read, or a usage error."""
+    try:
+        return names_for(options.role, kubeconfigs)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What the person who deploys a gateway chooses: role, ports and timing. All defaults live here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from holdfast.api.names import GATEWAY_PORT, PEER_PORT
+
+
+class Role(StrEnum):
+    """Where a gateway stands."""
+
+    REGIONAL = "regional"
+    """In a region, beside its engines; answers clients and the other regions' gateways."""
+    EDGE = "edge"
+    """In front of all regions; knows their gateways and no engine."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of one gateway. Times are in seconds, sizes in bytes."""
+
+    role: Role
+    listen: str = "0.0.0.0"
+    """Address that the client, peer and metrics ports bind to."""
+    client_port: int = GATEWAY_PORT
+    peer_port: int = PEER_PORT
+    metrics_port: int = 9902
+    admin_port: int = 9901
+    """Envoy's admin interface; always on 127.0.0.1."""
+    keepalive_interval: float = 0.25
+    """Pause between two HTTP/2 pings on a connection to an engine or a peer."""
+    keepalive_timeout: float = 0.75
+    """A connection that sends no frame for this long after a ping is closed; its requests are retried."""
+    connect_timeout: float = 0.5
+    health_interval: float = 0.25
+    health_timeout: float = 1.0
+    unhealthy_after: int = 2
+    """Failed checks in a row after which a host gets no more traffic."""
+    max_body: int = 4 * 1024 * 1024
+    """The largest request body; a larger one is answered 413."""
+    access_log: bool = False
+    """Whether every request is logged to stdout as one JSON line."""
+
+    @property
+    def own_address(self) -> str:
+        """Where this gateway reaches its own peer port."""
+        return "127.0.0.1" if self.listen == "0.0.0.0" else self.listen

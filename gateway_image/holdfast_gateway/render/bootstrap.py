@@ -1,0 +1,29 @@
+"""The file that Envoy starts from. It never changes while Envoy runs; the rest comes from other files."""
+
+from __future__ import annotations
+
+from holdfast_gateway.options import Options
+from holdfast_gateway.render import clusters, listeners
+from holdfast_gateway.render.values import Document, file_source, socket_address, typed
+
+
+def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Document:
+    """Admin interface, metrics port and where to find the rest."""
+    return {
+        "node": {"id": f"holdfast-{options.role}", "cluster": f"holdfast-{options.role}"},
+        "admin": {"address": socket_address("127.0.0.1", options.admin_port)},
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": typed("extensions.bootstrap.internal_listener.v3.InternalListener"),
+            }
+        ],
+        "dynamic_resources": {
+            "cds_config": file_source(clusters_file),
+            "lds_config": file_source(listeners_file),
+        },
+        "static_resources": {
+            "listeners": [listeners.metrics(options)],
+            "clusters": [clusters.admin(options), clusters.ready()],
+        },
+    }

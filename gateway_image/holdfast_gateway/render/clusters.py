@@ -1,0 +1,145 @@
+"""Clusters: how hosts are spoken to, judged and chosen.
+
+Two for each service. `local/…` holds this region's engines. `service/…` holds the regions, each by the peer
+port of its gateway and this region by its own: so one host there stands for one region's engines, whose
+health its Envoy knows, and all hosts of a cluster share one protocol and one health path, as Envoy wants it.
+"""
+
+from __future__ import annotations
+
+from holdfast.api.route import EngineProtocol, Route
+from holdfast_gateway.options import Options
+from holdfast_gateway.render.values import (
+    ADMIN_CLUSTER,
+    READY_CLUSTER,
+    READY_LISTENER,
+    Document,
+    endpoint,
+    file_source,
+    local_cluster,
+    ready_path,
+    seconds,
+    service_cluster,
+    socket_address,
+    typed,
+)
+
+CLUSTER = "config.cluster.v3.Cluster"
+UNLIMITED = 1_000_000
+
+
+def local(route: Route, options: Options, endpoints: str) -> Document:
+    """This region's engines; `endpoints` is the path of their EDS file."""
+    cluster = upstream(local_cluster(route.key), options, endpoints, route.engine_protocol)
+    return cluster | {"health_checks": [health_check(options, route.health_path, route.engine_protocol)]}
+
+
+def service(route: Route, options: Options, endpoints: str) -> Document:
+    """All regions' gateways; `endpoints` is the path of their EDS file."""
+    cluster = upstream(service_cluster(route.key), options, endpoints, EngineProtocol.H2C)
+    return cluster | {"health_checks": [health_check(options, ready_path(route.key), EngineProtocol.H2C)]}
+
+
+def upstream(name: str, options: Options, endpoints: str, protocol: EngineProtocol) -> Document:
+    """What the clusters of a service have in common, and why:
+
+    - Panic at 1 %: as soon as one host is healthy, only healthy ones get traffic; if none is, all do, because
+      then the checks may be what is wrong.
+    - New hosts count only after their first check. Hosts that leave get no new request at once and keep
+      those that they have: a drained engine or region stops taking requests though it is healthy.
+    - Circuit breakers are out of the way, as they would fail requests that another region could answer.
+    """
+    return typed(
+        CLUSTER,
+        name=name,
+        type="EDS",
+        eds_cluster_config={"service_name": name, "eds_config": file_source(endpoints)},
+        connect_timeout=seconds(options.connect_timeout),
+        per_connection_buffer_limit_bytes=options.max_body,
+        lb_policy="LEAST_REQUEST",
+        common_lb_config={
+            "healthy_panic_threshold": {"value": 1},
+            "ignore_new_hosts_until_first_hc": True,
+        },
+        ignore_health_on_host_removal=True,
+        circuit_breakers={"thresholds": [open_breaker("DEFAULT"), open_breaker("HIGH")]},
+        outlier_detection=outlier_detection(),
+        typed_extension_protocol_options={
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http_protocol(protocol, options)
+        },
+    )
+
+
+def open_breaker(priority: str) -> Document:
+    """A circuit breaker that never breaks."""
+    limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+    return {"priority": priority, **dict.fromkeys(limits, UNLIMITED)}
+
+
+def http_protocol(protocol: EngineProtocol, options: Options) -> Document:
+    """HTTP/2 with pings, which a dead, frozen or cut-off process cannot answer; or HTTP/1.1, without."""
+    codec: Document = {"http_protocol_options": {}}
+    if protocol is EngineProtocol.H2C:
+        keepalive = {
+            "interval": seconds(options.keepalive_interval),
+            "timeout": seconds(options.keepalive_timeout),
+        }
+        codec = {"http2_protocol_options": {"connection_keepalive": keepalive}}
+    return typed("extensions.upstreams.http.v3.HttpProtocolOptions", explicit_http_config=codec)
+
+
+def health_check(options: Options, path: str, protocol: EngineProtocol) -> Document:
+    """An HTTP check at a steady pace, also without traffic, that asks again soon after a failure."""
+    pace = seconds(options.health_interval)
+    codec = "HTTP2" if protocol is EngineProtocol.H2C else "HTTP1"
+    return {
+        "timeout": seconds(options.health_timeout),
+        "interval": pace,
+        "no_traffic_interval": pace,
+        "no_traffic_healthy_interval": pace,
+        "unhealthy_interval": pace,
+        "unhealthy_edge_interval": seconds(options.health_interval / 2),
+        "interval_jitter_percent": 10,
+        "unhealthy_threshold": options.unhealthy_after,
+        "healthy_threshold": 1,
+        "reuse_connection": True,
+        "http_health_check": {"path": path, "codec_client_type": codec},
+    }
+
+
+def outlier_detection() -> Document:
+    """Eject hosts that cannot be reached or that drop requests, sooner than health checks notice.
+
+    Only what happens on the way counts, never a status code: an overloaded engine that refuses is doing its
+    job, and must not lose its place. A health check that passes ends the ejection.
+    """
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 3,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_consecutive_gateway_failure": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_local_origin_success_rate": 0,
+        "enforcing_failure_percentage": 0,
+        "interval": "1s",
+        "base_ejection_time": "2s",
+        "max_ejection_time": "10s",
+        "max_ejection_percent": 100,
+    }
+
+
+def ready() -> Document:
+    """The internal listener that answers peers' health checks; see `listeners.ready`."""
+    return internal(READY_CLUSTER, {"envoy_internal_address": {"server_listener_name": READY_LISTENER}})
+
+
+def admin(options: Options) -> Document:
+    """Envoy's own admin interface, for the metrics port."""
+    return internal(ADMIN_CLUSTER, socket_address("127.0.0.1", options.admin_port))
+
+
+def internal(name: str, address: Document) -> Document:
+    """A cluster of one host inside this very process."""
+    hosts = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint(address)]}]}
+    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": hosts}

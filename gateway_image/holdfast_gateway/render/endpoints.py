@@ -1,0 +1,83 @@
+"""Cluster → hosts: this region's engines, and the regions in the order in which they shall be tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.api.route import RegionTarget, Route, TrafficMode
+from holdfast_gateway.options import Options, Role
+from holdfast_gateway.render.values import (
+    Document,
+    endpoint,
+    local_cluster,
+    service_cluster,
+    socket_address,
+    typed,
+)
+from holdfast_gateway.state import Snapshot
+
+ASSIGNMENT = "config.endpoint.v3.ClusterLoadAssignment"
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A way to one region's engines: the peer port of its gateway."""
+
+    region: str
+    addresses: tuple[str, ...]
+    port: int
+    weight: int
+
+
+def local_endpoints(route: Route, snapshot: Snapshot) -> Document:
+    """This region's engines, all equal."""
+    engines = sorted(snapshot.engines.get(route.key, ()))
+    hosts = [endpoint(socket_address(engine, route.engine_port)) for engine in engines]
+    return assignment(local_cluster(route.key), [{"lb_endpoints": hosts}])
+
+
+def service_endpoints(route: Route, snapshot: Snapshot, options: Options) -> Document:
+    """All regions' gateways: by priority, except at an edge in mode ActiveActive, where weights decide."""
+    hops = hops_in_order(route, snapshot, options)
+    together = options.role is Role.EDGE and route.mode is TrafficMode.ACTIVE_ACTIVE
+    localities = [locality(hop, 0 if together else place) for place, hop in enumerate(hops)]
+    return assignment(service_cluster(route.key), localities)
+
+
+def hops_in_order(route: Route, snapshot: Snapshot, options: Options) -> list[Hop]:
+    """The regions to try, most wanted first.
+
+    A regional gateway tries its own engines first, through its own peer port. Regions of weight 0 are left
+    out, unless all are: then none is, since traffic that has nowhere to go stays where it is. A region
+    whose name was never resolved keeps its place, without hosts.
+    """
+    own = route.region if options.role is Role.REGIONAL else None
+    targets = [target for target in in_service(route) if target.name != own or route.local]
+    targets.sort(key=lambda target: target.name != own)
+    return [
+        Hop(target.name, (options.own_address,), options.peer_port, target.weight)
+        if target.name == own
+        else Hop(target.name, snapshot.resolve(target.address), target.peer_port, target.weight)
+        for target in targets
+    ]
+
+
+def in_service(route: Route) -> Sequence[RegionTarget]:
+    """The regions that may get traffic."""
+    weighted = [target for target in route.regions if target.weight > 0]
+    return weighted or [target.model_copy(update={"weight": 100}) for target in route.regions]
+
+
+def locality(hop: Hop, priority: int) -> Document:
+    """One region's gateway; several addresses of one name share the region's weight."""
+    share = max(1, hop.weight // max(1, len(hop.addresses)))
+    hosts = [
+        {**endpoint(socket_address(address, hop.port)), "load_balancing_weight": share} for address in hop.addresses
+    ]
+    return {"locality": {"region": hop.region}, "priority": priority, "lb_endpoints": hosts}
+
+
+def assignment(cluster: str, localities: list[Document]) -> Document:
+    """The hosts of one cluster."""
+    return typed(ASSIGNMENT, cluster_name=cluster, endpoints=localities)

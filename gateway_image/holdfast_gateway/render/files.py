@@ -1,0 +1,78 @@
+"""All of Envoy's files for one snapshot, in the order in which they must be written.
+
+Endpoints come before the clusters that read them, clusters and route tables before the listeners that use
+them: whatever Envoy reads, at any moment or after any crash between two files, refers to files that exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+from holdfast.api.route import Route
+from holdfast_gateway.options import Options, Role
+from holdfast_gateway.render import clusters, endpoints, listeners, routes
+from holdfast_gateway.render.bootstrap import bootstrap
+from holdfast_gateway.render.values import Document, local_cluster, service_cluster
+from holdfast_gateway.state import Snapshot
+
+BOOTSTRAP = "bootstrap.yaml"
+CLUSTERS = "cds.yaml"
+LISTENERS = "lds.yaml"
+CLIENT_TABLE = "rds-client.yaml"
+PEER_TABLE = "rds-peer.yaml"
+ENDPOINTS_PREFIX = "eds-"
+
+Files = dict[str, Document]
+"""File name → content, in the order of writing."""
+
+
+def start_files(options: Options, directory: str) -> Files:
+    """What Envoy needs before anything is known: no client and no peer port, so nobody counts on it yet."""
+    return {
+        CLUSTERS: discovery([]),
+        LISTENERS: discovery([]),
+        BOOTSTRAP: bootstrap(options, f"{directory}/{CLUSTERS}", f"{directory}/{LISTENERS}"),
+    }
+
+
+def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
+    """Everything but the bootstrap. `directory` is where Envoy will find the files: an absolute path."""
+    known = snapshot.routes
+    built: Files = {}
+    cluster_list = []
+    for route in known:
+        for cluster, hosts in clusters_of(route, snapshot, options, directory):
+            built[endpoints_file(cluster["name"])] = discovery([hosts])
+            cluster_list.append(cluster)
+    built[CLUSTERS] = discovery(cluster_list)
+    built[CLIENT_TABLE] = discovery([routes.client_table(known)])
+    ports = [listeners.client(options, f"{directory}/{CLIENT_TABLE}")]
+    if options.role is Role.REGIONAL:
+        built[PEER_TABLE] = discovery([routes.peer_table(known, snapshot)])
+        ports += [listeners.ready(known), listeners.peer(options, f"{directory}/{PEER_TABLE}")]
+    built[LISTENERS] = discovery(ports)
+    return built
+
+
+def clusters_of(
+    route: Route, snapshot: Snapshot, options: Options, directory: str
+) -> Iterator[tuple[Document, Document]]:
+    """A service's clusters, each with its hosts."""
+    if options.role is Role.REGIONAL and route.local:
+        path = f"{directory}/{endpoints_file(local_cluster(route.key))}"
+        yield clusters.local(route, options, path), endpoints.local_endpoints(route, snapshot)
+    path = f"{directory}/{endpoints_file(service_cluster(route.key))}"
+    yield clusters.service(route, options, path), endpoints.service_endpoints(route, snapshot, options)
+
+
+def endpoints_file(cluster: str) -> str:
+    """A file name for a cluster: readable, and unique even where two names read alike."""
+    readable = re.sub(r"[^a-z0-9.-]+", "-", cluster.lower())[:80]
+    return f"{ENDPOINTS_PREFIX}{readable}-{hashlib.sha256(cluster.encode()).hexdigest()[:8]}.yaml"
+
+
+def discovery(resources: list[Document]) -> Document:
+    """The envelope of every dynamic file."""
+    return {"resources": resources}

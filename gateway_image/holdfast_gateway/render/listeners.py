@@ -1,0 +1,202 @@
+"""Listeners: clients, peers, health checks, metrics. They hardly change, as routes are files of their own.
+
+Replacing a listener makes Envoy close its connections after the drain time; replacing a route table does not.
+The only listener that changes with the services is `ready`, which carries nothing but health checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.api.route import Route
+from holdfast_gateway.options import Options
+from holdfast_gateway.render.errors import local_replies
+from holdfast_gateway.render.routes import CLIENT_ROUTES, PEER_ROUTES
+from holdfast_gateway.render.values import (
+    ADMIN_CLUSTER,
+    MODEL_METADATA,
+    READY_LISTENER,
+    Document,
+    file_source,
+    local_cluster,
+    ready_path,
+    socket_address,
+    typed,
+)
+
+LISTENER = "config.listener.v3.Listener"
+MAX_STREAMS = 10_000
+"""Concurrent requests on one HTTP/2 connection from a peer."""
+
+
+def client(options: Options, routes: str) -> Document:
+    """For clients; `routes` is the path of its route table."""
+    filters = [gateway_ready(), read_body()]
+    return listener(
+        CLIENT_ROUTES,
+        options,
+        options.client_port,
+        connection_manager(CLIENT_ROUTES, options, filters, routes),
+    )
+
+
+def peer(options: Options, routes: str) -> Document:
+    """For other regions' gateways and edges; `routes` is the path of its route table."""
+    manager = connection_manager(PEER_ROUTES, options, [gateway_ready()], routes)
+    return listener(PEER_ROUTES, options, options.peer_port, manager)
+
+
+def ready(routes: Sequence[Route]) -> Document:
+    """Answers `/ready/NAMESPACE/SERVICE` from what Envoy knows of its engines; behind the peer port."""
+    checks = [engines_ready(route) for route in routes if route.local]
+    manager = typed(
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=READY_LISTENER,
+        http_filters=[*checks, router()],
+        route_config={
+            "name": READY_LISTENER,
+            "virtual_hosts": [
+                {
+                    "name": READY_LISTENER,
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 503}}],
+                }
+            ],
+        },
+    )
+    return typed(LISTENER, name=READY_LISTENER, internal_listener={}, filter_chains=[chain(manager)])
+
+
+def metrics(options: Options) -> Document:
+    """`/stats/prometheus` of the admin interface and nothing else of it."""
+    scrape = {"match": {"path": "/stats/prometheus"}, "route": {"cluster": ADMIN_CLUSTER}}
+    manager = typed(
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="metrics",
+        http_filters=[router()],
+        route_config={"virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": [scrape]}]},
+    )
+    return {
+        "name": "metrics",
+        "address": socket_address(options.listen, options.metrics_port),
+        "filter_chains": [chain(manager)],
+    }
+
+
+def listener(name: str, options: Options, port: int, manager: Document) -> Document:
+    """A TCP listener whose buffers hold the largest body, so that it can be read and sent again."""
+    return typed(
+        LISTENER,
+        name=name,
+        address=socket_address(options.listen, port),
+        per_connection_buffer_limit_bytes=options.max_body,
+        filter_chains=[chain(manager)],
+    )
+
+
+def chain(manager: Document) -> Document:
+    """A filter chain that speaks HTTP."""
+    return {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+
+
+def connection_manager(name: str, options: Options, filters: list[Document], routes: str) -> Document:
+    """HTTP/1.1 and HTTP/2 alike; quiet streams are never cut, the route's time-out alone bounds an answer.
+
+    Every client counts as external, so that nobody steers retries by sending Envoy's own headers.
+    """
+    manager = typed(
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=name,
+        codec_type="AUTO",
+        use_remote_address=True,
+        internal_address_config={"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
+        generate_request_id=True,
+        preserve_external_request_id=True,
+        stream_idle_timeout="0s",
+        http2_protocol_options={"max_concurrent_streams": MAX_STREAMS},
+        local_reply_config=local_replies(),
+        rds={"route_config_name": name, "config_source": file_source(routes)},
+        http_filters=[*filters, router()],
+    )
+    return manager | ({"access_log": [access_log(name)]} if options.access_log else {})
+
+
+def http_filter(name: str, message: str, /, **fields: Any) -> Document:
+    """One HTTP filter."""
+    return {"name": name, "typed_config": typed(f"extensions.filters.http.{message}", **fields)}
+
+
+def router() -> Document:
+    """The filter that forwards; without Envoy's own headers on requests and answers."""
+    return http_filter("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True)
+
+
+def gateway_ready() -> Document:
+    """`/ready`: this gateway is up and not draining. While it drains, its answers send peers elsewhere."""
+    return health_filter("ready", "/ready")
+
+
+def engines_ready(route: Route) -> Document:
+    """`/ready/NAMESPACE/SERVICE`: at least one engine here is healthy. Asks nobody."""
+    floor = {local_cluster(route.key): {"value": 1}}
+    return health_filter(f"ready/{route.key}", ready_path(route.key), cluster_min_healthy_percentages=floor)
+
+
+def health_filter(name: str, path: str, /, **fields: Any) -> Document:
+    """A filter that answers one path by itself."""
+    return http_filter(
+        name,
+        "health_check.v3.HealthCheck",
+        pass_through_mode=False,
+        headers=[{"name": ":path", "string_match": {"exact": path}}],
+        **fields,
+    )
+
+
+def read_body() -> Document:
+    """Reads `model` from the body, whatever its content type, and notes if it is missing or unreadable."""
+
+    def note(key: str, value: str | None = None) -> Document:
+        pair: Document = {"metadata_namespace": MODEL_METADATA, "key": key}
+        return pair | ({"type": "STRING"} if value is None else {"value": value})
+
+    rule = {
+        "selectors": [{"key": "model"}],
+        "on_present": note("model"),
+        "on_missing": note("problem", "missing"),
+        "on_error": note("problem", "broken"),
+    }
+    return http_filter(
+        "envoy.filters.http.json_to_metadata",
+        "json_to_metadata.v3.JsonToMetadata",
+        request_rules={
+            "rules": [rule],
+            "allow_content_types_regex": {"regex": ".*"},
+            "allow_empty_content_type": True,
+        },
+    )
+
+
+def access_log(name: str) -> Document:
+    """One JSON line a request, without anything of its body."""
+    fields = {
+        "time": "%START_TIME%",
+        "port": name,
+        "request_id": "%REQ(X-REQUEST-ID)%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%REQ(:PATH)%",
+        "model": f"%DYNAMIC_METADATA({MODEL_METADATA}:model)%",
+        "status": "%RESPONSE_CODE%",
+        "flags": "%RESPONSE_FLAGS%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "milliseconds": "%DURATION%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "upstream": "%UPSTREAM_HOST%",
+    }
+    return {
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": typed(
+            "extensions.access_loggers.stream.v3.StdoutAccessLog", log_format={"json_format": fields}
+        ),
+    }

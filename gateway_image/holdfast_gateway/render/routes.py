@@ -1,0 +1,178 @@
+"""Route tables: from a request's model to a service (client port), from that to engines (peer port)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from holdfast.api.route import Route
+from holdfast_gateway.render.errors import error_body
+from holdfast_gateway.render.values import (
+    MODEL_METADATA,
+    READY_CLUSTER,
+    REGION_HEADER,
+    SERVICE_HEADER,
+    Document,
+    local_cluster,
+    seconds,
+    service_cluster,
+    typed,
+)
+from holdfast_gateway.state import Snapshot
+
+CLIENT_ROUTES = "client"
+PEER_ROUTES = "peer"
+TABLE = "config.route.v3.RouteConfiguration"
+RETRY_ON = "connect-failure,refused-stream,reset,retriable-status-codes"
+RETRIABLE = [429, 502, 503, 504]
+"""Statuses after which another engine or region is asked; the last answer is what the client gets."""
+
+MAX_LOCAL_RETRIES = 2
+"""Bounds how many engines of one region a request may take down with it."""
+
+
+def client_table(routes: Sequence[Route]) -> Document:
+    """The client port's routes: chosen by the `model` of the request's body."""
+    return table(
+        CLIENT_ROUTES,
+        [
+            *model_list(routes),
+            *(service_route(route) for route in routes),
+            *refusals(routes),
+        ],
+    )
+
+
+def peer_table(routes: Sequence[Route], snapshot: Snapshot) -> Document:
+    """The peer port's routes: local engines only, so that a request crosses regions once at most."""
+    ready = {"match": {"prefix": "/ready/"}, "route": {"cluster": READY_CLUSTER}}
+    missing = error_body("This region does not run the service.", "server_error", "service_unavailable")
+    # 503, not 404: the sender has a newer or older view, and shall try the next region.
+    unknown = direct({"prefix": "/"}, 503, missing)
+    engines = [engine_route(route, snapshot) for route in routes if route.local]
+    return table(PEER_ROUTES, [ready, *engines, unknown])
+
+
+def service_route(route: Route) -> Document:
+    """To the regions, with retries that walk all of them before the first byte of an answer."""
+    action = forward(service_cluster(route.key), route, retries=max(2, len(route.regions)))
+    # After a failure the next priority is asked, whatever the state of the one that failed.
+    action["retry_policy"]["retry_priority"] = {
+        "name": "envoy.retry_priorities.previous_priorities",
+        "typed_config": typed(
+            "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", update_frequency=1
+        ),
+    }
+    return {
+        "match": {
+            "prefix": "/v1/",
+            "dynamic_metadata": [metadata("model", {"string_match": {"exact": route.model}})],
+        },
+        "route": action,
+        "request_headers_to_add": [header(SERVICE_HEADER, route.key)],
+    }
+
+
+def engine_route(route: Route, snapshot: Snapshot) -> Document:
+    """To this region's engines; a retry goes to another engine, so there are none with a single one."""
+    engines = len(snapshot.engines.get(route.key, ()))
+    retries = min(MAX_LOCAL_RETRIES, max(0, engines - 1))
+    return {
+        "match": {
+            "prefix": "/",
+            "headers": [{"name": SERVICE_HEADER, "string_match": {"exact": route.key}}],
+        },
+        "route": forward(local_cluster(route.key), route, retries),
+        "request_headers_to_remove": [SERVICE_HEADER],
+        "response_headers_to_add": [header(REGION_HEADER, route.region)],
+    }
+
+
+def forward(cluster: str, route: Route, retries: int) -> Document:
+    """A route's action. No time-out per try: an answer that is not streamed has no early sign of life."""
+    return {
+        "cluster": cluster,
+        "timeout": seconds(route.max_stream.total_seconds()),
+        "idle_timeout": "0s",
+        "retry_policy": {
+            "retry_on": RETRY_ON,
+            "retriable_status_codes": RETRIABLE,
+            "num_retries": retries,
+            "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+            "retry_host_predicate": [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+                }
+            ],
+            "host_selection_retry_max_attempts": 10,
+        },
+    }
+
+
+def model_list(routes: Sequence[Route]) -> list[Document]:
+    """OpenAI's `GET /v1/models` and `GET /v1/models/NAME`, answered by Envoy."""
+    cards = [{"id": route.model, "object": "model", "created": 0, "owned_by": "holdfast"} for route in routes]
+    listing = direct(get({"path": "/v1/models"}), 200, json.dumps({"object": "list", "data": cards}))
+    single = [direct(get({"path": f"/v1/models/{card['id']}"}), 200, json.dumps(card)) for card in cards]
+    return [listing, *single]
+
+
+def refusals(routes: Sequence[Route]) -> list[Document]:
+    """Answers to requests that no service takes, most telling first."""
+    names = ", ".join(sorted(route.model for route in routes)) or "none"
+    kind = "invalid_request_error"
+    broken = error_body("The request's body is not valid JSON.", kind, "invalid_json")
+    missing = error_body("The request's body must hold the name of a model.", kind, "model_required")
+    unknown = error_body(f"This gateway does not serve that model. Models: {names}", kind, "model_not_found")
+    nowhere = error_body("There is nothing at this URL.", kind, "unknown_url")
+
+    def problem(name: str) -> Document:
+        return {
+            "prefix": "/v1/",
+            "dynamic_metadata": [metadata("problem", {"string_match": {"exact": name}})],
+        }
+
+    return [
+        direct({"prefix": "/v1/models/"}, 404, unknown),
+        direct(problem("broken"), 400, broken),
+        direct(problem("missing"), 400, missing),
+        direct({"prefix": "/v1/", "dynamic_metadata": [metadata("model", {"present_match": True})]}, 404, unknown),
+        direct({"prefix": "/"}, 404, nowhere),
+    ]
+
+
+def metadata(key: str, value: Document) -> Document:
+    """Matches what was read from the body."""
+    return {"filter": MODEL_METADATA, "path": [{"key": key}], "value": value}
+
+
+def get(match: Document) -> Document:
+    """Restricts a match to GET."""
+    return match | {"headers": [{"name": ":method", "string_match": {"exact": "GET"}}]}
+
+
+def header(name: str, value: str) -> Document:
+    """A header that replaces what the other side may have sent."""
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def direct(match: Document, status: int, body: str) -> Document:
+    """A route that Envoy answers with a JSON body."""
+    return {
+        "match": match,
+        "direct_response": {"status": status, "body": {"inline_string": body + "\n"}},
+        "response_headers_to_add": [header("content-type", "application/json")],
+    }
+
+
+def table(name: str, routes: list[Document]) -> Document:
+    """A route table for all host names. While its cluster is still warming up, a route answers 503."""
+    bodies = [route["direct_response"]["body"]["inline_string"] for route in routes if "direct_response" in route]
+    return typed(
+        TABLE,
+        name=name,
+        virtual_hosts=[{"name": name, "domains": ["*"], "routes": routes}],
+        validate_clusters=False,
+        max_direct_response_body_size_bytes=max(4096, *(len(body.encode()) for body in bodies)),
+    )

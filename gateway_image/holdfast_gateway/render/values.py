@@ -1,0 +1,61 @@
+"""Small values that several of Envoy's messages share: names, addresses, durations, typed configs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Document = dict[str, Any]
+"""One message of Envoy's API in its JSON form."""
+
+SERVICE_HEADER = "x-holdfast-service"
+"""Set by the gateway that reads the request's model, so that the next one need not read the body again."""
+
+REGION_HEADER = "x-holdfast-region"
+"""On an answer: the region whose engines gave it."""
+
+MODEL_METADATA = "holdfast"
+"""Namespace of the dynamic metadata that holds what was read from a request's body."""
+
+READY_CLUSTER = "ready"
+ADMIN_CLUSTER = "admin"
+READY_LISTENER = "ready"
+
+
+def local_cluster(key: str) -> str:
+    """Name of the cluster of this region's engines."""
+    return f"local/{key}"
+
+
+def service_cluster(key: str) -> str:
+    """Name of the cluster of all regions' gateways."""
+    return f"service/{key}"
+
+
+def ready_path(key: str) -> str:
+    """Path on a peer port that says whether that region has a healthy engine of the service."""
+    return f"/ready/{key}"
+
+
+def seconds(value: float) -> str:
+    """A protobuf duration with a resolution of 1 ms, without needless zeros."""
+    return f"{value:.3f}".rstrip("0").rstrip(".") + "s"
+
+
+def typed(name: str, /, **fields: Any) -> Document:
+    """A `google.protobuf.Any` of Envoy's API; `name` leaves out the package prefix that they all share."""
+    return {"@type": f"type.googleapis.com/envoy.{name}", **fields}
+
+
+def socket_address(address: str, port: int) -> Document:
+    """A TCP address."""
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def endpoint(address: Document) -> Document:
+    """One host of a cluster, without a weight."""
+    return {"endpoint": {"address": address}}
+
+
+def file_source(path: str) -> Document:
+    """Configuration that Envoy reads from a file and reads again whenever a new one is moved over it."""
+    return {"resource_api_version": "V3", "path_config_source": {"path": path}}
