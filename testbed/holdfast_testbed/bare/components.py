@@ -69,7 +69,7 @@ def command(component: Component, site: Site) -> list[str]:
         case Component.KUBELET:
             return _kubelet(site)
         case Component.PROXY:
-            return [f"{site.binaries}/kube-proxy", f"--config={site.config}/kube-proxy.yaml", "--v=1"]
+            return [f"{site.binaries}/kube-proxy", f"--config={site.config}/kube-proxy.yaml"]
 
 
 def enter_network(site: Site) -> list[str]:
@@ -123,7 +123,6 @@ def _api_server(site: Site) -> list[str]:
         "--kubelet-preferred-address-types=InternalIP",
         "--allow-privileged=true",
         "--profiling=false",
-        "--v=1",
     ]
 
 
@@ -144,7 +143,6 @@ def _controller_manager(site: Site) -> list[str]:
         "--bind-address=127.0.0.1",
         "--port=0",
         "--profiling=false",
-        "--v=1",
     ]
 
 
@@ -156,7 +154,6 @@ def _scheduler(site: Site) -> list[str]:
         "--bind-address=127.0.0.1",
         "--port=0",
         "--profiling=false",
-        "--v=1",
     ]
 
 
@@ -174,5 +171,4 @@ def _kubelet(site: Site) -> list[str]:
         "--root-dir=/var/lib/kubelet",
         f"--cert-dir={site.folder}/kubelet-pki",
         "--housekeeping-interval=30s",
-        "--v=1",
     ]

@@ -147,6 +147,9 @@ def kubelet(site: Site) -> dict[str, Any]:
         "serializeImagePulls": False,
         "enableControllerAttachDetach": False,
         "readOnlyPort": 0,
+        # A new node is Ready at the second look; looks are cheap, only changes are reported.
+        "nodeStatusUpdateFrequency": "2s",
+        "nodeStatusReportFrequency": "1m",
         "eventRecordQPS": 50,
         "kubeAPIQPS": 50,
         "kubeAPIBurst": 100,

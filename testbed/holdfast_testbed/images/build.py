@@ -1,14 +1,75 @@
-"""Builds the project's images."""
+"""Builds the project's images into the cache: one docker archive each, which changes only when its inputs do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast_testbed.progress import Progress
+from holdfast_testbed.bare import debian
+from holdfast_testbed.bare.host import require_root, require_space
+from holdfast_testbed.errors import BuildError, CommandError
+from holdfast_testbed.paths import cache_root
+from holdfast_testbed.progress import SILENT, Progress
+
+from . import layers
+from .archive import ImageSettings, write_archive
+from .base import ensure_base_layer
+from .project import RECIPES, Project, Recipe, content_key, find_project, read_project
+
+IMAGES_GIB = 4.0
 
 
 def build_images(
-    images: Sequence[str] | None = None, *, source: Path | None = None, progress: Progress | None = None
+    images: Sequence[str] | None = None, *, source: Path | None = None, progress: Progress = SILENT
 ) -> list[Path]:
-    return []
+    """Build these images (all by default) and return their archives, in the same order."""
+    for name in images or ():
+        if name not in RECIPES:
+            raise BuildError(f"There is no image {name}, only {', '.join(RECIPES)}.")
+    project = read_project(source or find_project(Path(__file__)))
+    return [_build(project, RECIPES[name], progress) for name in images or RECIPES]
+
+
+def _build(project: Project, recipe: Recipe, progress: Progress) -> Path:
+    folder = cache_root() / "images"
+    store = folder / "layers"
+    store.mkdir(parents=True, exist_ok=True)
+    try:
+        stack = _layers(store, project, recipe, progress)
+    except CommandError as error:
+        raise BuildError(f"The {recipe.name} image could not be built. {error}") from error
+    target = folder / f"{recipe.name}-{content_key({}, *(layer.name for layer in stack))}.tar"
+    if not target.exists():
+        for outdated in folder.glob(f"{recipe.name}-*.tar"):
+            outdated.unlink()
+        with progress.step(f"{recipe.name}: writing the archive"):
+            write_archive(target, recipe.tag, image_settings(recipe), stack)
+    return target
+
+
+def _layers(store: Path, project: Project, recipe: Recipe, progress: Progress) -> list[Path]:
+    """All layers of the image, lowest first."""
+    if not any(store.glob("base-*.tar")):
+        require_root()
+        require_space(store, IMAGES_GIB, "Building images")
+        debian.ensure_packages(debian.IMAGE_BUILD, progress)
+    stack = [
+        ensure_base_layer(store, progress),
+        layers.ensure_dependency_layer(store, project, recipe, progress),
+    ]
+    if recipe.with_model:
+        stack.append(layers.ensure_model_layer(store, project, progress))
+    return [*stack, layers.ensure_code_layer(store, project, recipe)]
+
+
+def image_settings(recipe: Recipe) -> ImageSettings:
+    """How the image is run."""
+    return ImageSettings(
+        entrypoint=("python3", "-m", recipe.module),
+        env={
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": f"/{layers.INSTALL_ROOT}",
+            "PYTHONUNBUFFERED": "1",
+            "HOME": "/tmp",
+        },
+    )
