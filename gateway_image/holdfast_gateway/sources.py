@@ -51,9 +51,9 @@ async def api_client(name: str) -> client.ApiClient:
     """A client for an API server. Raises ConfigException or OSError if there is no usable configuration."""
     settings = client.Configuration()
     if name == IN_CLUSTER:
-        config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+        config.load_incluster_config(client_configuration=settings)
     else:
-        load = config.load_kube_config(config_file=name, client_configuration=settings)  # type: ignore[no-untyped-call]
+        load = config.load_kube_config(config_file=name, client_configuration=settings)
         await load
     return client.ApiClient(configuration=settings)
 

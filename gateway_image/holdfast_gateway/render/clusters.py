@@ -26,6 +26,7 @@ from holdfast_gateway.render.values import (
 
 CLUSTER = "config.cluster.v3.Cluster"
 UNLIMITED = 1_000_000
+HEALTH_HOST = "holdfast-gateway"
 
 
 def local(route: Route, options: Options, endpoints: str) -> Document:
@@ -103,7 +104,8 @@ def health_check(options: Options, path: str, protocol: EngineProtocol) -> Docum
         "unhealthy_threshold": options.unhealthy_after,
         "healthy_threshold": 1,
         "reuse_connection": True,
-        "http_health_check": {"path": path, "codec_client_type": codec},
+        # Else the host name would be the cluster's, whose slashes HTTP/2 servers refuse.
+        "http_health_check": {"host": HEALTH_HOST, "path": path, "codec_client_type": codec},
     }
 
 

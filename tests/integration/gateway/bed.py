@@ -1,0 +1,171 @@
+"""Real gateways and engine stand-ins on loopback addresses: several regions and an edge in front of them.
+
+Each bed has addresses of its own, 127.BED.REGION.HOST, so that beds never meet.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from processes import Server, engine, gateway
+
+from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
+from holdfast_gateway import files
+from holdfast_gateway.options import Options, Role
+from holdfast_gateway.render.files import files as render_files
+from holdfast_gateway.state import Snapshot
+
+DEADLINE = 30.0
+ENGINE_PORT = 8000
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Polls until the condition holds; AssertionError after a generous time."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for: {what}"
+        time.sleep(0.05)
+
+
+def status_of(url: str) -> int:
+    """HTTP status of a GET; 0 without an answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+@dataclass
+class Gateway:
+    """One gateway: its files and its Envoy."""
+
+    directory: Path
+    options: Options
+    server: Server
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return f"http://{self.options.listen}:{self.options.client_port}"
+
+    @property
+    def peer_url(self) -> str:
+        """Where peers reach it."""
+        return f"http://{self.options.listen}:{self.options.peer_port}"
+
+    @property
+    def admin_url(self) -> str:
+        """Envoy's admin interface."""
+        return f"http://127.0.0.1:{self.options.admin_port}"
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Writes the files as the agent does."""
+        files.write(self.directory, render_files(snapshot, self.options, str(self.directory)))
+
+    def stat(self, name: str) -> int:
+        """One of Envoy's counters; 0 if it does not exist."""
+        with urllib.request.urlopen(f"{self.admin_url}/stats?filter={name}", timeout=5) as response:
+            lines = response.read().decode().split()
+        return sum(int(value) for value in lines[1::2])
+
+
+@dataclass
+class Bed:
+    """Regions with engines and gateways."""
+
+    folder: Path
+    number: int = field(default_factory=lambda: random.randint(1, 250))
+    protocol: EngineProtocol = EngineProtocol.H2C
+    mode: TrafficMode = TrafficMode.ACTIVE_ACTIVE
+    timing: dict[str, float] = field(default_factory=dict)
+    gateways: dict[str, Gateway] = field(default_factory=dict)
+    engines: dict[str, Server] = field(default_factory=dict)
+    regions: dict[str, int] = field(default_factory=dict)
+    """Region → how many engines it has."""
+
+    def address(self, region: str, host: int) -> str:
+        """An address of a region; host 1 is its gateway, 10 and up are its engines."""
+        place = list(self.regions).index(region) + 1
+        return f"127.{self.number}.{place}.{host}"
+
+    def engine_addresses(self, region: str) -> tuple[str, ...]:
+        """The addresses of a region's engines."""
+        return tuple(self.address(region, 10 + number) for number in range(self.regions[region]))
+
+    def route(self, region: str) -> Route:
+        """The route that this region's operator would write."""
+        targets = tuple(RegionTarget(name=name, address=self.address(name, 1)) for name in self.regions)
+        return Route(
+            namespace="default", service="chat", model="llama", region=region, local=self.regions[region] > 0,
+            engine_port=ENGINE_PORT, engine_protocol=self.protocol, mode=self.mode, regions=targets,
+        )  # fmt: skip
+
+    def snapshot(self, region: str) -> Snapshot:
+        """What this region's agent would see."""
+        route = self.route(region)
+        return Snapshot((route,), {route.key: self.engine_addresses(region)})
+
+    def start(self, edge: bool = True) -> None:
+        """Starts everything and waits until every gateway is ready and every region has a healthy engine."""
+        for region in self.regions:
+            for number, address in enumerate(self.engine_addresses(region)):
+                http = "2" if self.protocol is EngineProtocol.H2C else "1"
+                name = f"{region}-{number}"
+                self.engines[name] = engine(name, address, ENGINE_PORT, self.folder, http)
+                self.engines[name].start()
+            self.add_gateway(region, Role.REGIONAL, self.address(region, 1), self.snapshot(region))
+        if edge:
+            first = next(iter(self.regions))
+            self.add_gateway("edge", Role.EDGE, f"127.{self.number}.250.1", Snapshot((self.route(first),)))
+        self.wait_ready(self.gateways)
+
+    def add_gateway(self, name: str, role: Role, listen: str, snapshot: Snapshot) -> None:
+        """Starts one gateway with its files in place."""
+        options = replace(Options(role=role, listen=listen, admin_port=free_port()), **self.timing)
+        directory = self.folder / name
+        files.initialise(directory, options)
+        made = Gateway(directory, options, gateway(directory, options.admin_port, "--settle", "0.5"))
+        made.apply(snapshot)
+        made.server.start()
+        self.gateways[name] = made
+
+    def wait_ready(self, names: Iterable[str]) -> None:
+        """Until the gateways answer and know their engines and each other to be healthy."""
+        for name in names:
+            found = self.gateways[name]
+            wait_for(lambda found=found: status_of(f"{found.url}/ready") == 200, f"{name} is ready")
+            if found.options.role is Role.REGIONAL and self.regions[name] > 0:
+                path = f"{found.peer_url}/ready/default/chat"
+                wait_for(lambda path=path: status_of(path) == 200, f"{name} has a healthy engine")
+        for name in names:
+            found = self.gateways[name]
+            hosts = sum(1 for count in self.regions.values() if count > 0)
+            wait_for(
+                lambda found=found, hosts=hosts: found.stat(HEALTHY_REGIONS) == hosts,
+                f"{name} sees {hosts} healthy regions",
+            )
+
+    def stop(self) -> None:
+        """Ends every process that this bed started."""
+        for server in [*self.engines.values(), *(found.server for found in self.gateways.values())]:
+            server.kill()
+
+
+HEALTHY_REGIONS = r"^cluster\.service/default/chat\.membership_healthy$"

@@ -1,0 +1,82 @@
+"""Starts real servers as process groups of their own, so that each can be killed, frozen and thawed as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Server:
+    """A process group that belongs to one test."""
+
+    def __init__(self, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self._command = command
+        self._log = log
+        self._env = os.environ | (env or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it, or starts it again."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=self._env, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, and waits for the end."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP: its sockets stay open and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Ends a freeze."""
+        self._signal(signal.SIGCONT)
+
+    def terminate(self) -> None:
+        """SIGTERM to the leader only."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait(self, seconds: float) -> int:
+        """The exit status. Raises subprocess.TimeoutExpired."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    @property
+    def pid(self) -> int:
+        """The leader's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def log(self) -> str:
+        """Everything it has written."""
+        return self._log.read_text()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+
+def engine(name: str, address: str, port: int, folder: Path, http: str = "2") -> Server:
+    """An engine stand-in; `http` is `2` (h2c) or `1`."""
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "granian", "--interface", "asgi", "--http", http]
+    command += ["--host", address, "--port", str(port), "--no-ws", "--log-level", "warning"]
+    command += ["--working-dir", str(here), "engine_stand_in:app"]
+    return Server(command, folder / f"engine-{name}.log", {"HOLDFAST_ENGINE": name})
+
+
+def gateway(directory: Path, admin_port: int, *flags: str) -> Server:
+    """The product's own command that runs Envoy from a directory."""
+    command = [sys.executable, "-m", "holdfast_gateway", "envoy", "--dir", str(directory)]
+    command += ["--admin-port", str(admin_port), "--concurrency", "1", *flags]
+    return Server(command, directory / "envoy.log")
