@@ -63,7 +63,7 @@ class Wakes:
         self._flags.pop(key, None)
 
 
-def settings(settings: kopf.OperatorSettings) -> None:
+def configure_kopf(settings: kopf.OperatorSettings) -> None:
     """How kopf is to behave; see https://kopf.readthedocs.io/ for each."""
     settings.persistence.finalizer = f"{names.GROUP}/operator"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{names.GROUP}")
@@ -75,7 +75,7 @@ def settings(settings: kopf.OperatorSettings) -> None:
     settings.watching.connect_timeout = 5
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
-    settings.execution.max_workers = 2
+    settings.background.instant_exit_timeout = 0.5
     selector = f"{names.MANAGED_BY_LABEL}={names.MANAGER}"
     for resource in (*CHILDREN, PODS):
         settings.watching.label_selectors[resource] = selector
@@ -87,11 +87,15 @@ def register(registry: kopf.OperatorRegistry, cluster: Cluster, config: Config, 
 
     @kopf.on.startup(registry=registry)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
-        globals()["settings"](settings)
+        configure_kopf(settings)
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
     _register_indexes(registry, wakes)
 
-    @kopf.daemon(names.GROUP, names.VERSION, "llmservices", registry=registry, cancellation_timeout=5)
+    @kopf.daemon(names.GROUP, names.VERSION, "llmservices", id="keep", registry=registry, cancellation_timeout=5)
     async def keep(body: kopf.Body, stopped: kopf.DaemonStopped, **kwargs: Any) -> None:
         key = (body.metadata.namespace or "", body.metadata.name or "")
         reconciler = Reconciler(cluster, config, capabilities, partial(_announce, body))

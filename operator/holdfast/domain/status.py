@@ -89,7 +89,7 @@ def available(seen: Observation, plan: RegionPlan | None, counts: EngineCounts) 
         return Finding(ConditionType.AVAILABLE, status, reason, message)
 
     if counts.ready:
-        return finding(True, Reason.SERVING, f"{_engines(counts.ready)} in {seen.region} take requests.")
+        return finding(True, Reason.SERVING, f"{_engines(counts.ready)} in {seen.region} ready to take requests.")
     if plan and not plan.replicas:
         others = ", ".join(target.name for target in plan.targets)
         return finding(
@@ -98,7 +98,7 @@ def available(seen: Observation, plan: RegionPlan | None, counts: EngineCounts) 
     return finding(
         False,
         Reason.NO_ENGINE_READY,
-        f"No engine in {seen.region} takes requests; its gateway forwards to other regions.",
+        f"No engine in {seen.region} takes requests.",
     )
 
 
@@ -111,10 +111,10 @@ def progressing(seen: Observation, plan: RegionPlan | None, counts: EngineCounts
         return finding(
             True,
             Reason.REPLACING_ENGINES,
-            f"{counts.updated} of {_engines(counts.wanted)} run revision {plan.revision}.",
+            f"{counts.updated} of {_engines(counts.wanted)} replaced by revision {plan.revision}.",
         )
     if counts.ready < counts.wanted:
-        return finding(True, Reason.STARTING_ENGINES, f"{counts.ready} of {_engines(counts.wanted)} take requests.")
+        return finding(True, Reason.STARTING_ENGINES, f"{counts.ready} of {_engines(counts.wanted)} ready to take requests.")
     return finding(False, Reason.SETTLED, "Every engine runs the wanted revision.")
 
 
@@ -126,9 +126,10 @@ def degraded(seen: Observation, counts: EngineCounts, failures: tuple[str, ...])
             if not pod.ready and test(pod):
                 return Finding(ConditionType.DEGRADED, True, reason, say(pod))
     if counts.ready < counts.wanted:
-        message = f"{counts.wanted - counts.ready} of {_engines(counts.wanted)} are not ready yet."
+        message = f"{counts.wanted - counts.ready} of {_engines(counts.wanted)} not ready yet."
         return Finding(ConditionType.DEGRADED, True, Reason.ENGINES_MISSING, message)
-    return Finding(ConditionType.DEGRADED, False, Reason.ALL_ENGINES_READY, f"{_engines(counts.ready)} are ready.")
+    message = f"All {_engines(counts.wanted)} ready." if counts.wanted > 1 else "Everything that is wanted here is ready."
+    return Finding(ConditionType.DEGRADED, False, Reason.ALL_ENGINES_READY, message)
 
 
 _IMAGE_TROUBLES = {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName"}

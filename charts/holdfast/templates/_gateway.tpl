@@ -1,0 +1,138 @@
+{{/* One gateway: Deployment, Service and disruption budget. Given: root, name, role, replicas, ports, exposure. */}}
+{{- define "holdfast.gateway" -}}
+{{- $root := .root -}}
+{{- $gateway := $root.Values.gateway -}}
+{{- $host := eq .exposure.type "HostPort" -}}
+{{- $options := list (printf "--role=%s" .role) "--dir=/var/lib/holdfast-gateway" (printf "--client-port=%v" .ports.client) (printf "--peer-port=%v" .ports.peer) (printf "--metrics-port=%v" .ports.metrics) -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ $root.Release.Name }}-{{ .name }}
+  namespace: {{ $root.Release.Namespace }}
+  labels: {{- include "holdfast.labels" $root | nindent 4 }}
+spec:
+  replicas: {{ .replicas }}
+  strategy:
+    type: RollingUpdate
+    # A host port is free only after the old gateway of the node has gone.
+    rollingUpdate: {maxUnavailable: {{ ternary 1 0 $host }}, maxSurge: {{ ternary 0 1 $host }}}
+  selector:
+    matchLabels: {{- include "holdfast.selector" (dict "root" $root "part" .name) | nindent 6 }}
+  template:
+    metadata:
+      labels:
+        {{- include "holdfast.labels" $root | nindent 8 }}
+        {{- include "holdfast.selector" (dict "root" $root "part" .name) | nindent 8 }}
+      annotations:
+        prometheus.io/scrape: "true"
+        prometheus.io/port: {{ .ports.metrics | quote }}
+        prometheus.io/path: /stats/prometheus
+    spec:
+      serviceAccountName: {{ $root.Release.Name }}-gateway
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: {{ add $gateway.drainSeconds 30 }}
+      securityContext: {{- include "holdfast.podSecurity" $root | nindent 8 }}
+      {{- with $root.Values.imagePullSecrets }}
+      imagePullSecrets: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $gateway.nodeSelector }}
+      nodeSelector: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $gateway.tolerations }}
+      tolerations: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      topologySpreadConstraints:
+        - maxSkew: 1
+          topologyKey: kubernetes.io/hostname
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels: {{- include "holdfast.selector" (dict "root" $root "part" .name) | nindent 14 }}
+      initContainers:
+        - name: init
+          {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
+          args: {{- concat (list "init") $options $gateway.extraArgs | toYaml | nindent 12 }}
+      containers:
+        - name: envoy
+          {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
+          args:
+            - envoy
+            - --dir=/var/lib/holdfast-gateway
+            - --concurrency={{ $gateway.concurrency }}
+            - --drain={{ $gateway.drainSeconds }}
+          ports:
+            - {name: client, containerPort: {{ .ports.client }}{{ if $host }}, hostPort: {{ .ports.client }}{{ end }}}
+            {{- if eq .role "regional" }}
+            - {name: peer, containerPort: {{ .ports.peer }}{{ if $host }}, hostPort: {{ .ports.peer }}{{ end }}}
+            {{- end }}
+            - {name: metrics, containerPort: {{ .ports.metrics }}}
+          readinessProbe:
+            httpGet: {path: /ready, port: client}
+            periodSeconds: 2
+            timeoutSeconds: 3
+          livenessProbe:
+            # Served by Envoy itself also while it drains.
+            tcpSocket: {port: metrics}
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 6
+          resources: {{- toYaml $gateway.resources | nindent 12 }}
+        - name: agent
+          {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
+          args: {{- concat (list "agent" "--status-port=9903") $options $gateway.extraArgs | toYaml | nindent 12 }}
+          ports:
+            - {name: agent, containerPort: 9903}
+          livenessProbe:
+            httpGet: {path: /healthz, port: agent}
+            initialDelaySeconds: 10
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 6
+          resources:
+            requests: {cpu: 20m, memory: 96Mi}
+            limits: {memory: 512Mi}
+      volumes:
+        # Outlives restarts of the containers: Envoy starts again from its last files.
+        - {name: state, emptyDir: {}}
+        - {name: tmp, emptyDir: {}}
+---
+{{- if not $host }}
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ $root.Release.Name }}-{{ .name }}
+  namespace: {{ $root.Release.Namespace }}
+  labels: {{- include "holdfast.labels" $root | nindent 4 }}
+  {{- with .exposure.annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  type: {{ .exposure.type }}
+  externalTrafficPolicy: Local
+  selector: {{- include "holdfast.selector" (dict "root" $root "part" .name) | nindent 4 }}
+  ports:
+    - {name: client, port: {{ .ports.client }}, targetPort: client}
+    {{- if eq .role "regional" }}
+    - {name: peer, port: {{ .ports.peer }}, targetPort: peer}
+    {{- end }}
+---
+{{- end }}
+apiVersion: {{ ternary "policy/v1" "policy/v1beta1" ($root.Capabilities.APIVersions.Has "policy/v1") }}
+kind: PodDisruptionBudget
+metadata:
+  name: {{ $root.Release.Name }}-{{ .name }}
+  namespace: {{ $root.Release.Namespace }}
+  labels: {{- include "holdfast.labels" $root | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  selector:
+    matchLabels: {{- include "holdfast.selector" (dict "root" $root "part" .name) | nindent 6 }}
+{{- end }}
+
+{{- define "holdfast.gatewayContainer" -}}
+image: {{ include "holdfast.image" (dict "root" . "image" .Values.gateway.image) | quote }}
+imagePullPolicy: {{ .Values.gateway.image.pullPolicy }}
+securityContext: {{- include "holdfast.containerSecurity" . | nindent 2 }}
+volumeMounts:
+  - {name: state, mountPath: /var/lib/holdfast-gateway}
+  - {name: tmp, mountPath: /tmp}
+{{- end }}
