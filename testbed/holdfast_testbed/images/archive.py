@@ -41,13 +41,13 @@ def image_config(settings: ImageSettings, layer_digests: Sequence[str]) -> dict[
     }
 
 
-def write_archive(target: Path, tag: str, settings: ImageSettings, layers: Sequence[Path]) -> None:
-    """Write an image of these layers (uncompressed tars) as a docker archive, atomically."""
+def write_archive(target: Path, tags: Sequence[str], settings: ImageSettings, layers: Sequence[Path]) -> None:
+    """Write an image of these layers (uncompressed tars), under these names, as a docker archive, atomically."""
     digests = [file_digest(layer) for layer in layers]
     config = json.dumps(image_config(settings, digests), sort_keys=True).encode()
     config_name = f"{hashlib.sha256(config).hexdigest()}.json"
     names = [f"{digest}.tar" for digest in digests]
-    manifest = json.dumps([{"Config": config_name, "RepoTags": [tag], "Layers": names}]).encode()
+    manifest = json.dumps([{"Config": config_name, "RepoTags": list(tags), "Layers": names}]).encode()
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.part")
     with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:

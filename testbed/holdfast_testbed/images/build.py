@@ -38,12 +38,13 @@ def _build(project: Project, recipe: Recipe, progress: Progress) -> Path:
         stack = _layers(store, project, recipe, progress)
     except CommandError as error:
         raise BuildError(f"The {recipe.name} image could not be built. {error}") from error
-    target = folder / f"{recipe.name}-{content_key({}, *(layer.name for layer in stack))}.tar"
+    key = content_key({}, *(layer.name for layer in stack))
+    target = folder / f"{recipe.name}-{key}.tar"
     if not target.exists():
         for outdated in folder.glob(f"{recipe.name}-*.tar"):
             outdated.unlink()
         with progress.step(f"{recipe.name}: writing the archive"):
-            write_archive(target, recipe.tag, image_settings(recipe), stack)
+            write_archive(target, (recipe.tag, f"holdfast/{recipe.name}:{key}"), image_settings(recipe), stack)
     return target
 
 
@@ -53,9 +54,11 @@ def _layers(store: Path, project: Project, recipe: Recipe, progress: Progress) -
         require_root()
         require_space(store, IMAGES_GIB, "Building images")
         debian.ensure_packages(debian.IMAGE_BUILD, progress)
+    core = layers.ensure_core_layer(store, project, progress)
     stack = [
         ensure_base_layer(store, progress),
-        layers.ensure_dependency_layer(store, project, recipe, progress),
+        core,
+        layers.ensure_dependency_layer(store, core, project, recipe, progress),
     ]
     if recipe.with_model:
         stack.append(layers.ensure_model_layer(store, project, progress))

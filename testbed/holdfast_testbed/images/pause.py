@@ -42,5 +42,5 @@ def ensure_pause_archive() -> Path:
         root.mkdir()
         run(["gcc", "-static", "-Os", "-s", "-o", f"{root}/pause", f"{folder}/pause.c"])
         write_layer(folder / "layer.tar", root, uid=0)
-        write_archive(target, TAG, ImageSettings(entrypoint=("/pause",)), [folder / "layer.tar"])
+        write_archive(target, (TAG,), ImageSettings(entrypoint=("/pause",)), [folder / "layer.tar"])
     return target
