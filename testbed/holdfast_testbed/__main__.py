@@ -92,9 +92,7 @@ def kubeconfig(name: str, region: str, raw: bool) -> None:
 @main.command("load-image")
 @_name
 @click.option("--region", "regions", multiple=True, help="Only this region; may be repeated.")
-@click.argument(
-    "archives", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
+@click.argument("archives", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def load_image(name: str, regions: tuple[str, ...], archives: tuple[Path, ...]) -> None:
     """Load docker archives into the regions; images that are there already are skipped."""
     Testbed(name, Progress()).load_images(archives, regions or None)
@@ -112,7 +110,7 @@ def build_images_command(source: Path | None, images: tuple[str, ...]) -> None:
 
 @main.command()
 @_name
-@click.argument("kind", type=click.Choice([*FaultKind, "heal"]))
+@click.argument("kind", type=click.Choice([*(str(kind) for kind in FaultKind), "heal"]))
 @click.argument("region")
 @click.option(
     "--delay-ms",

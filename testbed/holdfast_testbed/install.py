@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
-import yaml
 from kubernetes import client
 from kubernetes.config import new_client_from_config
 
@@ -87,7 +86,6 @@ def install_chart(region: Region, chart: Path, values: dict[str, Any]) -> None:
     with helm_python.Config(kubeconfig_path=region.kubeconfig, namespace=NAMESPACE) as helm:
         try:
             if any(release["name"] == RELEASE for release in helm.list(all_states=True)):
-                apply(region, load_crds(chart), "application/merge-patch+json")  # Helm never upgrades them itself
                 helm.upgrade(str(chart), RELEASE, values, namespace=NAMESPACE)
             else:
                 helm.install(str(chart), RELEASE, values, namespace=NAMESPACE, create_namespace=True)
@@ -95,13 +93,8 @@ def install_chart(region: Region, chart: Path, values: dict[str, Any]) -> None:
             raise TestbedError(f"Helm could not install Holdfast in {region.name}: {error}") from error
 
 
-def load_crds(chart: Path) -> list[dict[str, Any]]:
-    """The chart's CustomResourceDefinitions."""
-    return [yaml.safe_load(path.read_text()) for path in sorted((chart / "crds").glob("*.yaml"))]
-
-
-def apply(region: Region, objects: Iterable[dict[str, Any]], how: str = "application/apply-patch+yaml") -> None:
-    """Apply objects of kinds whose plural is regular, cluster-scoped or not. Raises TestbedError."""
+def apply(region: Region, objects: Iterable[dict[str, Any]]) -> None:
+    """Server-side apply of Holdfast's own objects, cluster-scoped or not. Raises TestbedError."""
     with new_client_from_config(str(region.kubeconfig)) as api:
         for each in objects:
             group, _, version = each["apiVersion"].partition("/")
@@ -111,8 +104,8 @@ def apply(region: Region, objects: Iterable[dict[str, Any]], how: str = "applica
             request = api.param_serialize(
                 "PATCH",
                 path,
-                query_params=[("fieldManager", "holdfast-testbed"), *([("force", "true")] if "apply" in how else [])],
-                header_params={"Content-Type": how, "Accept": "application/json"},
+                query_params=[("fieldManager", "holdfast-testbed"), ("force", "true")],
+                header_params={"Content-Type": "application/apply-patch+yaml", "Accept": "application/json"},
                 body=each,
                 auth_settings=["BearerToken"],
             )

@@ -38,9 +38,7 @@ class KindProvider:
         """Create the clusters that are missing and heal the others."""
         existing = set(self._run(["kind", "get", "clusters"]).split())
         for name in bed.regions:
-            with progress.step(
-                f"{name}: creating" if cluster_name(bed, name) not in existing else f"{name}: checking"
-            ):
+            with progress.step(f"{name}: creating" if cluster_name(bed, name) not in existing else f"{name}: checking"):
                 if cluster_name(bed, name) not in existing:
                     self._create(bed, name)
                 self._heal(bed, name)
@@ -49,17 +47,13 @@ class KindProvider:
         """Delete the clusters."""
         for name in bed.regions:
             with progress.step(f"{name}: deleting"):
-                self._run(
-                    ["kind", "delete", "cluster", "--name", cluster_name(bed, name)], timeout=CREATE_SECONDS
-                )
+                self._run(["kind", "delete", "cluster", "--name", cluster_name(bed, name)], timeout=CREATE_SECONDS)
 
     def status(self, bed: Bed) -> tuple[RegionStatus, ...]:
         """Look at every cluster."""
         return tuple(self._status(bed, name) for name in bed.regions)
 
-    def load_images(
-        self, bed: Bed, regions: Sequence[str], archives: Sequence[Path], progress: Progress
-    ) -> None:
+    def load_images(self, bed: Bed, regions: Sequence[str], archives: Sequence[Path], progress: Progress) -> None:
         """Load the archives into the clusters' nodes; kind itself skips what is there."""
         for name in regions:
             for archive in archives:
@@ -99,9 +93,7 @@ class KindProvider:
         for fault in reversed(fault_record.present(folder)):
             for command in heal_commands(node, fault):
                 self._run(command)
-        self._run(
-            kubectl(node, "wait", "--for=condition=Ready", f"node/{node}", "--timeout=180s"), timeout=200.0
-        )
+        self._run(kubectl(node, "wait", "--for=condition=Ready", f"node/{node}", "--timeout=180s"), timeout=200.0)
         patch = json.dumps(GPU_PATCH)
         self._run(kubectl(node, "patch", "node", node, "--subresource=status", "--type=merge", "-p", patch))
         fault_record.clear(folder)
@@ -115,9 +107,7 @@ class KindProvider:
             ready = running and self._run(kubectl(node, "get", "--raw=/readyz"), timeout=5.0).strip() == "ok"
         except CommandError:
             return RegionStatus(region, "", bed.kubeconfig(region), faults, {"node": False})
-        return RegionStatus(
-            region, address, bed.kubeconfig(region), faults, {"node": running}, ready, ready or None
-        )
+        return RegionStatus(region, address, bed.kubeconfig(region), faults, {"node": running}, ready, ready or None)
 
     def _address(self, bed: Bed, region: str) -> str:
         pattern = '{{(index .NetworkSettings.Networks "kind").IPAddress}}'

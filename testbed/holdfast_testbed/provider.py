@@ -66,9 +66,7 @@ class Provider(Protocol):
     def status(self, bed: Bed) -> tuple[RegionStatus, ...]:
         """Look at every region."""
 
-    def load_images(
-        self, bed: Bed, regions: Sequence[str], archives: Sequence[Path], progress: Progress
-    ) -> None:
+    def load_images(self, bed: Bed, regions: Sequence[str], archives: Sequence[Path], progress: Progress) -> None:
         """Make the images in these docker archives available in these regions."""
 
     def fault(self, bed: Bed, region: str, fault: Fault | None, progress: Progress) -> None:

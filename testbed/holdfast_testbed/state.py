@@ -6,7 +6,6 @@ Because the record comes first, `down` finds everything even after an `up` that 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from .addresses import SLOTS, AddressPlan, plan_addresses
 from .errors import BedConflictError, TestbedError
+from .locks import held
 from .paths import state_root
 
 DEFAULT_NAME = "holdfast"
@@ -54,17 +54,13 @@ class Bed:
     def widened(self, regions: tuple[str, ...], control_plane_only: bool) -> Bed:
         """This testbed with further regions and, if asked for, nodes; nothing that exists is taken away."""
         merged = self.regions + tuple(name for name in regions if name not in self.regions)
-        return replace(
-            self, regions=merged, control_plane_only=self.control_plane_only and control_plane_only
-        )
+        return replace(self, regions=merged, control_plane_only=self.control_plane_only and control_plane_only)
 
 
 def check_name(name: str) -> str:
     """The name, if it can be part of folders, namespaces and cgroups."""
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,29}", name):
-        raise TestbedError(
-            f"{name!r} cannot name a testbed: use up to 30 lower-case letters, digits and dashes."
-        )
+        raise TestbedError(f"{name!r} cannot name a testbed: use up to 30 lower-case letters, digits and dashes.")
     return name
 
 
@@ -109,9 +105,7 @@ def recorded_beds() -> list[Bed]:
 @contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold the lock of that name; one command at a time changes a testbed."""
-    state_root().mkdir(parents=True, exist_ok=True)
-    with (state_root() / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held(state_root() / f".{name}.lock"):
         yield
 
 

@@ -36,9 +36,7 @@ class Region:
     """How to reach one region."""
 
     name: str
-    address: (
-        str  # host ports of the region's pods are reachable under it, from the host and from every region
-    )
+    address: str  # host ports of the region's pods are reachable under it, from the host and from every region
     server: str
     kubeconfig: Path
 
@@ -52,9 +50,7 @@ class Testbed:
         self.name = state.check_name(name)
         self._progress = progress
 
-    def up(
-        self, regions: int = 3, *, control_plane_only: bool = False, provider: str = "auto"
-    ) -> tuple[Region, ...]:
+    def up(self, regions: int = 3, *, control_plane_only: bool = False, provider: str = "auto") -> tuple[Region, ...]:
         """Bring the testbed to running, ready and free of faults; starts only what is missing."""
         names = region_names(regions)
         with state.locked(self.name):
@@ -63,9 +59,7 @@ class Testbed:
                 slot = state.claim_slot(self.name, slot_is_taken)
                 bed = Bed(self.name, slot, choose_provider(provider), control_plane_only, names)
             elif provider not in ("auto", bed.provider):
-                raise TestbedError(
-                    f"The testbed {self.name} runs with {bed.provider}; run `down` to change that."
-                )
+                raise TestbedError(f"The testbed {self.name} runs with {bed.provider}; run `down` to change that.")
             bed = bed.widened(names, control_plane_only)
             state.save_bed(bed)
             _provider(bed).up(bed, self._progress)
@@ -141,18 +135,14 @@ class Testbed:
 
     def _known(self, bed: Bed, region: str) -> None:
         if region not in bed.regions:
-            raise UnknownRegionError(
-                f"The testbed {self.name} has no region {region}, only {', '.join(bed.regions)}."
-            )
+            raise UnknownRegionError(f"The testbed {self.name} has no region {region}, only {', '.join(bed.regions)}.")
 
 
 def _region(name: str, kubeconfig: Path) -> Region:
     try:
         server: str = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
     except FileNotFoundError as error:
-        raise TestbedError(
-            f"Region {name} was never started completely; run `holdfast-testbed up`."
-        ) from error
+        raise TestbedError(f"Region {name} was never started completely; run `holdfast-testbed up`.") from error
     return Region(name, urlsplit(server).hostname or "", server, kubeconfig)
 
 

@@ -19,9 +19,7 @@ def require_root() -> None:
 
 def require_bookworm(purpose: str) -> None:
     """Packages are taken from Debian 12."""
-    name, version = debian_release(
-        Path("/etc/os-release").read_text() if Path("/etc/os-release").exists() else ""
-    )
+    name, version = debian_release(Path("/etc/os-release").read_text() if Path("/etc/os-release").exists() else "")
     if (name, version) != ("debian", "12"):
         raise HostError(
             f"{purpose} takes packages of Debian 12, but this is {name or 'unknown'} {version}; "

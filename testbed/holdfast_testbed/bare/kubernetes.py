@@ -15,6 +15,7 @@ from pathlib import Path
 
 from holdfast_testbed.commands import run, run_logged
 from holdfast_testbed.errors import BuildError, CommandError
+from holdfast_testbed.locks import held
 from holdfast_testbed.paths import cache_root
 from holdfast_testbed.progress import Progress, Update
 
@@ -38,19 +39,29 @@ def binaries_folder() -> Path:
 def ensure_binaries(progress: Progress) -> Path:
     """The folder with Kubernetes' binaries; builds them first if there are none (about ten minutes)."""
     target = binaries_folder()
-    if all((target / name).exists() for name in BINARIES):
+    if _complete(target):
         return target
+    with held(target.parent / ".lock"):
+        if not _complete(target):
+            _build_into(target, progress)
+    return target
+
+
+def _complete(target: Path) -> bool:
+    return all((target / name).exists() for name in BINARIES)
+
+
+def _build_into(target: Path, progress: Progress) -> None:
     require_bookworm("Building Kubernetes")
     require_space(target, BUILD_GIB, "Building Kubernetes")
     debian.ensure_packages(debian.KUBERNETES_BUILD, progress)
     base = target.parent
-    base.mkdir(parents=True, exist_ok=True)
-    for remains in base.glob("build-*"):
+    for remains in base.glob("tree-*"):
         shutil.rmtree(remains, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=base, prefix="build-") as folder:
-        log = base / "build.log"
-        log.unlink(missing_ok=True)
-        progress.say(f"Kubernetes {VERSION} is built once for this machine; the log is {log}")
+    log = base / "build.log"
+    log.unlink(missing_ok=True)
+    progress.say(f"Kubernetes {VERSION} is built once for this machine; the log is {log}")
+    with tempfile.TemporaryDirectory(dir=base, prefix="tree-") as folder:
         try:
             with progress.step("downloading Kubernetes' source package") as update:
                 source = _fetch_source(Path(folder), log, update)
@@ -60,7 +71,6 @@ def ensure_binaries(progress: Progress) -> Path:
             raise BuildError(f"Kubernetes could not be built. {error}") from error
         shutil.rmtree(target, ignore_errors=True)
         built.rename(target)
-    return target
 
 
 def source_stanzas(files: dict[str, str]) -> dict[str, str]:
@@ -99,11 +109,7 @@ def _fetch_source(folder: Path, log: Path, update: Update) -> Path:
     (apt / "parts").mkdir(parents=True)
     (apt / "lists" / "partial").mkdir(parents=True)
     system = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
-    texts = {
-        path.name: path.read_text()
-        for path in system
-        if path.suffix in {".list", ".sources"} and path.exists()
-    }
+    texts = {path.name: path.read_text() for path in system if path.suffix in {".list", ".sources"} and path.exists()}
     sources = source_stanzas(texts)
     if not sources:
         raise BuildError("apt knows no Debian 12 `main` archive to take Kubernetes' source from; add one.")
@@ -153,9 +159,7 @@ def _build(source: Path, log: Path) -> Path:
     staged = source.parent / "bin"
     staged.mkdir()
     for name in BINARIES:
-        found = [
-            path for path in (source / "_output" / "local" / "bin").rglob(name) if os.access(path, os.X_OK)
-        ]
+        found = [path for path in (source / "_output" / "local" / "bin").rglob(name) if os.access(path, os.X_OK)]
         if not found:
             raise BuildError(f"The build of Kubernetes made no {name}; see {log}.")
         shutil.move(found[0], staged / name)

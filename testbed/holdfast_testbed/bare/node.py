@@ -6,16 +6,18 @@ keeps them over restarts because its device-plugin support is off (see `configs.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from .kubeapi import Json, KubeApi
 
 GPU_RESOURCE = "nvidia.com/gpu"
 GPUS = "8"
 
 
-def node_ready(api: KubeApi, node: str) -> bool:
-    """Whether the node is Ready; False also when it cannot be asked."""
+def node_ready(api: KubeApi, node: str, since: float = 0.0) -> bool:
+    """Whether the node has said, after `since` (seconds of the epoch), that it is Ready; False when unknown."""
     try:
-        return is_ready(api.get(f"/api/v1/nodes/{node}"))
+        return is_ready(api.get(f"/api/v1/nodes/{node}"), since)
     except OSError:
         return False
 
@@ -26,18 +28,19 @@ def ensure_gpus(api: KubeApi, node: str) -> bool:
         if has_gpus(api.get(f"/api/v1/nodes/{node}")):
             return True
         resources = {GPU_RESOURCE: GPUS}
-        api.patch(
-            f"/api/v1/nodes/{node}/status", {"status": {"capacity": resources, "allocatable": resources}}
-        )
+        api.patch(f"/api/v1/nodes/{node}/status", {"status": {"capacity": resources, "allocatable": resources}})
         return has_gpus(api.get(f"/api/v1/nodes/{node}"))
     except OSError:
         return False
 
 
-def is_ready(node: Json) -> bool:
-    """Whether a Node object says that it is Ready."""
-    conditions = node.get("status", {}).get("conditions") or []
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+def is_ready(node: Json, since: float = 0.0) -> bool:
+    """Whether a Node object says that it is Ready, and has said so after `since` (seconds of the epoch)."""
+    for condition in node.get("status", {}).get("conditions") or []:
+        if condition.get("type") == "Ready" and condition.get("status") == "True":
+            said = datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp()
+            return said >= int(since)  # the time is given in whole seconds
+    return False
 
 
 def has_gpus(node: Json) -> bool:

@@ -72,17 +72,29 @@ def spawn(argv: list[str], log: Path) -> Process:
 
 def record(site: Site, component: str, process: Process) -> None:
     """Remember a component's process."""
-    write_atomically(site.folder / "processes" / f"{component}.json", json.dumps(asdict(process)))
+    write_atomically(_record(site, component), json.dumps(asdict(process)))
+
+
+def started_at(site: Site, component: str) -> float:
+    """When the component was last started, in seconds of the epoch; 0 if it never was."""
+    try:
+        return _record(site, component).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def recorded(site: Site, component: str) -> Process | None:
     """The component's process if it still runs."""
     try:
-        process = Process(**json.loads((site.folder / "processes" / f"{component}.json").read_text()))
+        process = Process(**json.loads(_record(site, component).read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     reap()
     return process if identify(process.pid) == process else None
+
+
+def _record(site: Site, component: str) -> Path:
+    return site.folder / "processes" / f"{component}.json"
 
 
 def members(site: Site) -> set[int]:
@@ -98,10 +110,7 @@ def members(site: Site) -> set[int]:
     }
     stats: dict[int, _Stat] = {}
     found: set[int] = set()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        pid = int(entry)
+    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
         stat = _stat(pid)
         if stat is None or stat.state in "ZX":
             continue
@@ -113,7 +122,7 @@ def members(site: Site) -> set[int]:
 
 def _lives_in(pid: int, namespace: int, cgroup: str) -> bool:
     with contextlib.suppress(OSError):
-        if os.stat(f"/proc/{pid}/ns/net").st_ino == namespace:
+        if Path(f"/proc/{pid}/ns/net").stat().st_ino == namespace:
             return True
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
         return any((line.split(":", 2)[2] + "/").startswith(cgroup + "/") for line in lines)

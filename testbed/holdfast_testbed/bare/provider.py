@@ -66,14 +66,10 @@ class BareProvider:
         with ThreadPoolExecutor(len(sites)) as pool:
             return tuple(pool.map(lambda site: _status(site, bed.control_plane_only), sites.values()))
 
-    def load_images(
-        self, bed: Bed, names: Sequence[str], archives: Sequence[Path], progress: Progress
-    ) -> None:
+    def load_images(self, bed: Bed, names: Sequence[str], archives: Sequence[Path], progress: Progress) -> None:
         """Import the archives into the regions' containerds."""
         if bed.control_plane_only:
-            raise TestbedError(
-                f"The testbed {bed.name} has no nodes; run `up` without --control-plane-only first."
-            )
+            raise TestbedError(f"The testbed {bed.name} has no nodes; run `up` without --control-plane-only first.")
         sites = _sites(bed)
 
         def load(name: str) -> None:
@@ -109,9 +105,7 @@ def _sites(bed: Bed) -> dict[str, Site]:
 
 
 def _status(site: Site, control_plane_only: bool) -> RegionStatus:
-    components = {
-        str(part): processes.recorded(site, part) is not None for part in expected(control_plane_only)
-    }
+    components = {str(part): processes.recorded(site, part) is not None for part in expected(control_plane_only)}
     api_ready, ready = False, None
     if site.kubeconfig.exists() and any(components.values()):
         api = KubeApi(site.kubeconfig)

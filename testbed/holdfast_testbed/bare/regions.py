@@ -133,9 +133,7 @@ def _await_control_plane(site: Site, api: KubeApi, wanted: tuple[Component, ...]
         except OSError:
             return False
 
-    _await(
-        site, Component.CONTROLLERS, has_default_account, wanted, "did not make the default service account"
-    )
+    _await(site, Component.CONTROLLERS, has_default_account, wanted, "did not make the default service account")
 
 
 def _await_node(
@@ -147,15 +145,16 @@ def _await_node(
         images.ensure_image(site, pause_archive)
     update("waiting for the node")
 
+    # What the node said before its kubelet was started again does not count.
+    since = processes.started_at(site, Component.KUBELET)
+
     def node_well() -> bool:
-        return node.ensure_gpus(api, site.node) and node.node_ready(api, site.node)
+        return node.ensure_gpus(api, site.node) and node.node_ready(api, site.node, since)
 
     _await(site, Component.KUBELET, node_well, wanted, "did not make its node ready in time")
 
 
-def _await(
-    site: Site, part: Component, condition: Callable[[], bool], wanted: tuple[Component, ...], why: str
-) -> None:
+def _await(site: Site, part: Component, condition: Callable[[], bool], wanted: tuple[Component, ...], why: str) -> None:
     """Wait for a condition; a component that ends meanwhile is reported at once, with its log."""
     deadline = time.monotonic() + START_SECONDS
     while not condition():

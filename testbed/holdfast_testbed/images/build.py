@@ -8,6 +8,7 @@ from pathlib import Path
 from holdfast_testbed.bare import debian
 from holdfast_testbed.bare.host import require_root, require_space
 from holdfast_testbed.errors import BuildError, CommandError
+from holdfast_testbed.locks import held
 from holdfast_testbed.paths import cache_root
 from holdfast_testbed.progress import SILENT, Progress
 
@@ -27,7 +28,8 @@ def build_images(
         if name not in RECIPES:
             raise BuildError(f"There is no image {name}, only {', '.join(RECIPES)}.")
     project = read_project(source or find_project(Path(__file__)))
-    return [_build(project, RECIPES[name], progress) for name in images or RECIPES]
+    with held(cache_root() / "images" / ".lock"):
+        return [_build(project, RECIPES[name], progress) for name in images or RECIPES]
 
 
 def _build(project: Project, recipe: Recipe, progress: Progress) -> Path:
@@ -41,8 +43,7 @@ def _build(project: Project, recipe: Recipe, progress: Progress) -> Path:
     key = content_key({}, *(layer.name for layer in stack))
     target = folder / f"{recipe.name}-{key}.tar"
     if not target.exists():
-        for outdated in folder.glob(f"{recipe.name}-*.tar"):
-            outdated.unlink()
+        _forget_outdated(folder, recipe, stack)
         with progress.step(f"{recipe.name}: writing the archive"):
             write_archive(target, (recipe.tag, f"holdfast/{recipe.name}:{key}"), image_settings(recipe), stack)
     return target
@@ -63,6 +64,15 @@ def _layers(store: Path, project: Project, recipe: Recipe, progress: Progress) -
     if recipe.with_model:
         stack.append(layers.ensure_model_layer(store, project, progress))
     return [*stack, layers.ensure_code_layer(store, project, recipe)]
+
+
+def _forget_outdated(folder: Path, recipe: Recipe, stack: list[Path]) -> None:
+    """Delete former archives and layers of the image; each is hundreds of megabytes."""
+    for archive in folder.glob(f"{recipe.name}-*.tar"):
+        archive.unlink()
+    for layer in (folder / "layers").glob(f"{recipe.name}-*.tar"):
+        if layer not in stack:
+            layer.unlink()
 
 
 def image_settings(recipe: Recipe) -> ImageSettings:

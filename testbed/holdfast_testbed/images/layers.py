@@ -111,8 +111,6 @@ def ensure_code_layer(layers: Path, project: Project, recipe: Recipe) -> Path:
     target = layers / f"{recipe.name}-code-{content_key(sources, project.version)}.tar"
     if target.exists():
         return target
-    for outdated in layers.glob(f"{recipe.name}-code-*.tar"):
-        outdated.unlink()
     with tempfile.TemporaryDirectory(dir=layers, prefix="build-") as name:
         root = Path(name) / "root"
         for place, path in sources.items():
