@@ -26,3 +26,13 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
+
+{{/* Takes CEL rules out of a schema, in place: API servers before 1.25 do not know them. The operator checks the same. */}}
+{{- define "holdfast.withoutRules" -}}
+{{- if kindIs "map" . }}
+{{- $_ := unset . "x-kubernetes-validations" }}
+{{- range $_, $value := . }}{{ include "holdfast.withoutRules" $value }}{{ end }}
+{{- else if kindIs "slice" . }}
+{{- range . }}{{ include "holdfast.withoutRules" . }}{{ end }}
+{{- end }}
+{{- end }}
