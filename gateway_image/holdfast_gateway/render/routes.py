@@ -83,7 +83,7 @@ def engine_route(route: Route, snapshot: Snapshot) -> Document:
             "headers": [{"name": SERVICE_HEADER, "string_match": {"exact": route.key}}],
         },
         "route": forward(local_cluster(route.key), route, retries),
-        "request_headers_to_remove": [SERVICE_HEADER],
+        "request_headers_to_remove": [SERVICE_HEADER, "x-envoy-external-address"],
         "response_headers_to_add": [header(REGION_HEADER, route.region)],
     }
 

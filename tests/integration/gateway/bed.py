@@ -5,7 +5,9 @@ Each bed has addresses of its own, 127.BED.REGION.HOST, so that beds never meet.
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import socket
 import time
 import urllib.error
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import httpx
 from processes import Server, engine, gateway
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
@@ -78,6 +81,23 @@ class Gateway:
     def apply(self, snapshot: Snapshot) -> None:
         """Writes the files as the agent does."""
         files.write(self.directory, render_files(snapshot, self.options, str(self.directory)))
+
+    def healthy_regions(self) -> int:
+        """How many regions this gateway would send requests to."""
+        return self.stat(r"^cluster\.service/default/chat\.membership_healthy$")
+
+    def healthy_engines(self) -> int:
+        """How many engines of its region this gateway would send requests to."""
+        return self.stat(r"^cluster\.local/default/chat\.membership_healthy$")
+
+    def envoy_pid(self) -> int:
+        """Process id of the Envoy under the wrapper; 0 if there is none."""
+        path = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children")
+        return int((path.read_text().split() or ["0"])[0])
+
+    def kill_envoy(self) -> None:
+        """SIGKILL to Envoy alone."""
+        os.kill(self.envoy_pid(), signal.SIGKILL)
 
     def stat(self, name: str) -> int:
         """One of Envoy's counters; 0 if it does not exist."""
@@ -154,18 +174,33 @@ class Bed:
             if found.options.role is Role.REGIONAL and self.regions[name] > 0:
                 path = f"{found.peer_url}/ready/default/chat"
                 wait_for(lambda path=path: status_of(path) == 200, f"{name} has a healthy engine")
+                engines = self.regions[name]
+                wait_for(
+                    lambda found=found, engines=engines: found.healthy_engines() == engines,
+                    f"{name} sees {engines} healthy engines",
+                )
         for name in names:
             found = self.gateways[name]
             hosts = sum(1 for count in self.regions.values() if count > 0)
             wait_for(
-                lambda found=found, hosts=hosts: found.stat(HEALTHY_REGIONS) == hosts,
+                lambda found=found, hosts=hosts: found.healthy_regions() == hosts,
                 f"{name} sees {hosts} healthy regions",
             )
+
+    def repair(self) -> None:
+        """Thaws what is frozen, starts what is dead, and waits until all is well."""
+        for server in [*self.engines.values(), *(found.server for found in self.gateways.values())]:
+            server.thaw()
+            if not server.running():
+                server.start()
+        self.wait_ready(self.gateways)
+
+    def set_health(self, engine: str, status: int) -> int:
+        """Makes an engine answer its health checks with this status."""
+        with httpx.Client(http1=False, http2=True, timeout=5) as client:
+            return client.get(f"http://{engine}:{ENGINE_PORT}/set-health?{status}").status_code
 
     def stop(self) -> None:
         """Ends every process that this bed started."""
         for server in [*self.engines.values(), *(found.server for found in self.gateways.values())]:
             server.kill()
-
-
-HEALTHY_REGIONS = r"^cluster\.service/default/chat\.membership_healthy$"

@@ -12,15 +12,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 NAME = os.environ.get("HOLDFAST_ENGINE", "engine")
+STATE = {"health": 200}
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
 async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """An ASGI application: `/health`, and a JSON answer to everything else."""
+    """An ASGI application: `/health`, `/set-health?STATUS`, and a JSON answer to everything else."""
     if scope["type"] != "http":
         return
     if scope["path"] == "/health":
+        await answer(send, STATE["health"], {})
+        return
+    if scope["path"] == "/set-health":
+        STATE["health"] = int(scope["query_string"])
         await answer(send, 200, {})
         return
     request = json.loads(await read(receive) or b"{}")

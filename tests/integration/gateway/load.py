@@ -24,11 +24,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Load:
-    """A schedule of equal requests: `rate` a second for `seconds`, each answered after `answer` seconds."""
+    """A schedule: `rate` requests a second for `seconds`; engines take `answers` seconds, in turn."""
 
     rate: float = 50
-    seconds: float = 4
-    answer: float = 0.02
+    seconds: float = 2.5
+    answers: tuple[float, ...] = (0.02, 1.2)
 
 
 async def send_load(url: str, load: Load, fault: Callable[[], None] | None = None, at: float = 1.0) -> list[Outcome]:
@@ -38,13 +38,18 @@ async def send_load(url: str, load: Load, fault: Callable[[], None] | None = Non
         start = time.monotonic()
         count = int(load.rate * load.seconds)
         requests = [
-            asyncio.create_task(send_at(session, url, start + number / load.rate, load.answer))
+            asyncio.create_task(send_at(session, url, start + number / load.rate, answer_of(load, number)))
             for number in range(count)
         ]
         if fault is not None:
             await asyncio.sleep(at)
             fault()
         return list(await asyncio.gather(*requests))
+
+
+def answer_of(load: Load, number: int) -> float:
+    """How long the engine shall take for a request."""
+    return load.answers[number % len(load.answers)]
 
 
 async def send_at(session: aiohttp.ClientSession, url: str, moment: float, answer: float) -> Outcome:

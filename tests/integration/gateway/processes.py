@@ -26,6 +26,10 @@ class Server:
                 self._command, stdout=log, stderr=log, env=self._env, start_new_session=True
             )
 
+    def running(self) -> bool:
+        """Whether its leader lives, frozen or not."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """SIGKILL, and waits for the end."""
         self._signal(signal.SIGKILL)

@@ -1,0 +1,61 @@
+"""Beds for the tests: one that is only read, shared; and fresh ones for tests that break things."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from bed import Bed
+
+MakeBed = Callable[..., Bed]
+
+
+@pytest.fixture
+def make_bed(tmp_path: Path) -> Iterator[MakeBed]:
+    """Makes beds that are stopped at the end of the test."""
+    made = []
+
+    def make(**fields: Any) -> Bed:
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(Bed(folder, **fields))
+        return made[-1]
+
+    yield make
+    for bed in made:
+        bed.stop()
+
+
+@pytest.fixture(scope="module")
+def still_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """Two regions and an edge that nothing happens to."""
+    bed = Bed(tmp_path_factory.mktemp("still"), regions={"us": 2, "eu": 1})
+    try:
+        bed.start()
+        yield bed
+    finally:
+        bed.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """Three regions and an edge, for tests that break something; use it through `whole_bed`."""
+    bed = Bed(tmp_path_factory.mktemp("shared"), regions={"us": 2, "eu": 1, "ap": 1})
+    try:
+        bed.start()
+        yield bed
+    finally:
+        bed.stop()
+
+
+@pytest.fixture
+def whole_bed(shared_bed: Bed) -> Bed:
+    """The shared bed, with everything that an earlier test broke repaired."""
+    shared_bed.repair()
+    return shared_bed
