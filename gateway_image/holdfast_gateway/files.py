@@ -42,7 +42,7 @@ def replace(path: Path, text: str) -> bool:
 def write(directory: Path, files: Files) -> list[str]:
     """Writes what changed, then removes endpoint files that no cluster reads now. Returns changed names."""
     changed = [name for name, document in files.items() if replace(directory / name, to_yaml(document))]
-    for stale in directory.glob(f"{ENDPOINTS_PREFIX}*.yaml"):
+    for stale in sorted(directory.glob(f"{ENDPOINTS_PREFIX}*.yaml")):
         if stale.name not in files:
             stale.unlink()
             changed.append(stale.name)

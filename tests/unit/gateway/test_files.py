@@ -1,0 +1,69 @@
+"""Files are complete or absent, change only when their content does, and the last good ones survive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from builders import route
+
+from holdfast_gateway import files
+from holdfast_gateway.memory import NAME, Memory, recall, remember
+from holdfast_gateway.options import Options, Role
+from holdfast_gateway.render.files import files as render_files
+from holdfast_gateway.state import Snapshot
+
+OPTIONS = Options(role=Role.REGIONAL)
+
+
+def written(directory: Path, *services: str) -> list[str]:
+    snapshot = Snapshot(tuple(route(service) for service in services))
+    return files.write(directory, render_files(snapshot, OPTIONS, str(directory)))
+
+
+def test_nothing_is_written_twice(tmp_path: Path) -> None:
+    assert written(tmp_path, "chat")
+    assert written(tmp_path, "chat") == []
+
+
+def test_endpoint_files_of_services_that_are_gone_are_removed_last(tmp_path: Path) -> None:
+    written(tmp_path, "chat", "code")
+    changed = written(tmp_path, "chat")
+    assert [name[:9] for name in changed[-2:]] == ["eds-local", "eds-servi"]
+    assert len(list(tmp_path.glob("eds-*"))) == 2
+
+
+def test_no_unfinished_file_remains(tmp_path: Path) -> None:
+    written(tmp_path, "chat")
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".new")]
+
+
+def test_init_makes_files_that_open_no_port_for_clients_or_peers(tmp_path: Path) -> None:
+    files.initialise(tmp_path, OPTIONS)
+    assert yaml.safe_load((tmp_path / "lds.yaml").read_text()) == {"resources": []}
+
+
+def test_init_keeps_the_last_good_configuration_but_renews_the_bootstrap(tmp_path: Path) -> None:
+    files.initialise(tmp_path, OPTIONS)
+    written(tmp_path, "chat")
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    files.initialise(tmp_path, Options(role=Role.REGIONAL, metrics_port=9999))
+    after = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"bootstrap.yaml"}
+
+
+def test_what_is_remembered_is_recalled(tmp_path: Path) -> None:
+    memory = Memory({"in-cluster": {"default/chat-route": route()}}, {"us.example": ("192.0.2.1",)})
+    remember(tmp_path, memory)
+    assert recall(tmp_path) == memory
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"routes": {"a": {"b": {}}}, "addresses": {}}'])
+def test_a_broken_memory_is_an_empty_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / NAME).write_text(text)
+    assert recall(tmp_path) == Memory()
+
+
+def test_without_a_memory_nothing_is_known(tmp_path: Path) -> None:
+    assert recall(tmp_path) == Memory()

@@ -1,0 +1,54 @@
+"""Envoy's files for typical cases, as committed text; `REFRESH_GOLDEN=1 pytest tests/unit/gateway` rewrites them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders import AP, EU, US, route
+
+from holdfast.api.route import EngineProtocol, Route, TrafficMode
+from holdfast_gateway.files import to_yaml
+from holdfast_gateway.options import Options, Role
+from holdfast_gateway.render.files import Files, files, start_files
+from holdfast_gateway.state import Snapshot
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "gateway"
+DIRECTORY = "/var/lib/holdfast-gateway"
+REGIONAL = Options(role=Role.REGIONAL)
+EDGE = Options(role=Role.EDGE)
+ENGINES = ("10.0.0.1", "10.0.0.2")
+
+
+def case(options: Options, *served: Route) -> tuple[Snapshot, Options]:
+    return Snapshot(served, {made.key: ENGINES for made in served if made.local}), options
+
+
+CASES = {
+    "one-region": case(REGIONAL, route(regions=(US,))),
+    "three-regions": case(REGIONAL, route()),
+    "region-without-engines": case(REGIONAL, route(local=False)),
+    "region-drained": case(REGIONAL, route(regions=(US.model_copy(update={"weight": 0}), EU, AP))),
+    "http1-engine": case(REGIONAL, route(engine_protocol=EngineProtocol.HTTP1, health_path="/v1/health")),
+    "two-services": case(REGIONAL, route("chat"), route("code", namespace="team", engine_port=9000)),
+    "edge-active-active": case(EDGE, route()),
+    "edge-active-passive": case(EDGE, route(mode=TrafficMode.ACTIVE_PASSIVE)),
+    "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
+    "nothing-yet": (Snapshot(), REGIONAL),
+}
+
+
+def built(name: str, directory: str) -> Files:
+    snapshot, options = CASES[name]
+    return {**start_files(options, directory), **files(snapshot, options, directory)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_files_of_a_case_are_as_committed(name: str) -> None:
+    text = "".join(f"--- # {file}\n{to_yaml(document)}" for file, document in built(name, DIRECTORY).items())
+    golden = GOLDEN / f"{name}.yaml"
+    if os.environ.get("REFRESH_GOLDEN") == "1":
+        golden.write_text(text)
+    assert golden.read_text() == text

@@ -1,0 +1,218 @@
+"""Properties of Envoy's files that hold for all routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis.strategies as st
+from builders import AP, EU, US, route
+from hypothesis import given
+
+from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
+from holdfast_gateway.options import Options, Role
+from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, LISTENERS, PEER_TABLE, Files, files
+from holdfast_gateway.render.values import seconds
+from holdfast_gateway.state import Snapshot, one_service_per_model
+
+REGIONAL = Options(role=Role.REGIONAL)
+EDGE = Options(role=Role.EDGE)
+NAMES = ["us-east", "eu-west", "ap-south", "sa-north"]
+ADDRESSES = {name: f"192.0.2.{number}" for number, name in enumerate(NAMES, 1)}
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> Route:
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
+    weights = st.sampled_from([0, 1, 25, 100])
+    return Route(
+        namespace=draw(st.sampled_from(["default", "team"])),
+        service=draw(st.sampled_from(["chat", "code", "embed"])),
+        model=draw(st.sampled_from(["llama", "org/Llama-3 8B", "mistral"])),
+        region=draw(st.sampled_from(names)),
+        local=draw(st.booleans()),
+        engine_protocol=draw(st.sampled_from(EngineProtocol)),
+        mode=draw(st.sampled_from(TrafficMode)),
+        regions=tuple(RegionTarget(name=name, address=ADDRESSES[name], weight=draw(weights)) for name in names),
+    )
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    served, _ = one_service_per_model({made.key: made for made in draw(st.lists(routes(), max_size=4))}.values())
+    engines = st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"]), unique=True)
+    return Snapshot(served, {made.key: tuple(draw(engines)) for made in served})
+
+
+def resources(built: Files, name: str) -> list[dict[str, Any]]:
+    return list(built[name]["resources"])
+
+
+def find(value: object, key: str) -> Iterator[Any]:
+    """Every value under this key, at any depth."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == key:
+                yield inner
+            yield from find(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from find(inner, key)
+
+
+def hosts(built: Files, cluster: str) -> list[tuple[int, str, str, int, int]]:
+    """(priority, region, address, port, weight) of a cluster's hosts."""
+    found = []
+    for name in built:
+        if name.startswith("eds-"):
+            for assignment in resources(built, name):
+                if assignment["cluster_name"] == cluster:
+                    found += [
+                        (
+                            place.get("priority", 0),
+                            place.get("locality", {}).get("region", ""),
+                            host["endpoint"]["address"]["socket_address"]["address"],
+                            host["endpoint"]["address"]["socket_address"]["port_value"],
+                            host.get("load_balancing_weight", 1),
+                        )
+                        for place in assignment["endpoints"]
+                        for host in place["lb_endpoints"]
+                    ]
+    return found
+
+
+@given(snapshots(), st.sampled_from([REGIONAL, EDGE]))
+def test_every_cluster_that_a_route_names_exists(snapshot: Snapshot, options: Options) -> None:
+    built = files(snapshot, options, "/d")
+    known = {cluster["name"] for cluster in resources(built, CLUSTERS)} | {"ready"}
+    tables = [built[name] for name in (CLIENT_TABLE, PEER_TABLE) if name in built]
+    assert set(find(tables, "cluster")) <= known
+
+
+@given(snapshots(), st.sampled_from([REGIONAL, EDGE]))
+def test_every_file_that_is_named_is_written_before_the_one_that_names_it(snapshot: Snapshot, options: Options) -> None:
+    written: set[str] = set()
+    for name, document in files(snapshot, options, "/d").items():
+        named = {source["path"].removeprefix("/d/") for source in find(document, "path_config_source")}
+        assert named <= written
+        written.add(name)
+
+
+@given(snapshots())
+def test_the_peer_port_leads_to_engines_of_this_region_only(snapshot: Snapshot) -> None:
+    built = files(snapshot, REGIONAL, "/d")
+    for cluster in find(built[PEER_TABLE], "cluster"):
+        assert cluster == "ready" or cluster.startswith("local/")
+    for made in snapshot.routes:
+        addresses = {address for _, _, address, _, _ in hosts(built, f"local/{made.key}")}
+        assert addresses <= set(snapshot.engines[made.key])
+
+
+@given(snapshots(), st.sampled_from([REGIONAL, EDGE]))
+def test_every_region_in_service_is_a_host_exactly_once(snapshot: Snapshot, options: Options) -> None:
+    built = files(snapshot, options, "/d")
+    for made in snapshot.routes:
+        wanted = [target.name for target in made.regions if target.weight > 0]
+        wanted = wanted or [target.name for target in made.regions]
+        if options.role is Role.REGIONAL and not made.local:
+            wanted = [name for name in wanted if name != made.region]
+        assert sorted(region for _, region, *_ in hosts(built, f"service/{made.key}")) == sorted(wanted)
+
+
+@given(snapshots())
+def test_a_regional_gateway_tries_one_region_after_the_other_its_own_first(snapshot: Snapshot) -> None:
+    built = files(snapshot, REGIONAL, "/d")
+    for made in snapshot.routes:
+        found = hosts(built, f"service/{made.key}")
+        assert [priority for priority, *_ in found] == list(range(len(found)))
+        own = [priority for priority, region, *_ in found if region == made.region]
+        assert own in ([], [0])
+        order = [target.name for target in made.regions]
+        others = [region for _, region, *_ in found if region != made.region]
+        assert others == sorted(others, key=order.index)
+
+
+@given(snapshots(), st.sampled_from([REGIONAL, EDGE]))
+def test_no_route_has_a_time_out_per_try_and_every_cluster_has_raised_breakers(
+    snapshot: Snapshot, options: Options
+) -> None:
+    built = files(snapshot, options, "/d")
+    assert not list(find(built, "per_try_timeout"))
+    for cluster in resources(built, CLUSTERS):
+        thresholds = cluster["circuit_breakers"]["thresholds"]
+        assert {limit["priority"] for limit in thresholds} == {"DEFAULT", "HIGH"}
+        assert all(limit["max_retries"] > 1000 for limit in thresholds)
+
+
+@given(snapshots(), st.sampled_from([REGIONAL, EDGE]))
+def test_endpoints_change_endpoint_files_and_local_retries_only(snapshot: Snapshot, options: Options) -> None:
+    """Else a new engine would rebuild a cluster or a listener and cut connections."""
+    before = files(snapshot, options, "/d")
+    after = files(Snapshot(snapshot.routes), options, "/d")
+    changed = {name for name in before if before[name] != after[name]}
+    assert {name for name in changed if not name.startswith("eds-")} <= {PEER_TABLE}
+
+
+@given(snapshots(), snapshots())
+def test_services_never_change_the_listeners_that_carry_requests(first: Snapshot, second: Snapshot) -> None:
+    def carriers(snapshot: Snapshot) -> list[dict[str, Any]]:
+        listeners = resources(files(snapshot, REGIONAL, "/d"), LISTENERS)
+        return [listener for listener in listeners if listener["name"] != "ready"]
+
+    assert carriers(first) == carriers(second)
+
+
+def test_only_engines_that_speak_http1_are_spoken_to_without_pings() -> None:
+    built = files(Snapshot((route(engine_protocol=EngineProtocol.HTTP1),)), REGIONAL, "/d")
+    pings = {
+        cluster["name"]: bool(list(find(cluster, "connection_keepalive"))) for cluster in resources(built, CLUSTERS)
+    }
+    assert pings == {"local/default/chat": False, "service/default/chat": True}
+
+
+def test_an_edge_shares_traffic_by_weight_when_all_regions_are_active() -> None:
+    built = files(Snapshot((route(),)), EDGE, "/d")
+    assert hosts(built, "service/default/chat") == [
+        (0, "us-east", US.address, 8081, 100),
+        (0, "eu-west", EU.address, 8081, 100),
+        (0, "ap-south", AP.address, 9081, 50),
+    ]
+
+
+def test_an_edge_tries_regions_in_order_when_one_is_active() -> None:
+    built = files(Snapshot((route(mode=TrafficMode.ACTIVE_PASSIVE),)), EDGE, "/d")
+    assert [host[:2] for host in hosts(built, "service/default/chat")] == [
+        (0, "us-east"),
+        (1, "eu-west"),
+        (2, "ap-south"),
+    ]
+
+
+def test_a_region_without_engines_forwards_to_the_others() -> None:
+    built = files(Snapshot((route(local=False),)), REGIONAL, "/d")
+    assert [host[:2] for host in hosts(built, "service/default/chat")] == [(0, "eu-west"), (1, "ap-south")]
+    assert not any("local/" in cluster["name"] for cluster in resources(built, CLUSTERS))
+
+
+def test_a_name_with_several_addresses_shares_its_regions_weight_and_one_without_keeps_its_place() -> None:
+    named = US.model_copy(update={"address": "us.example"}), EU.model_copy(update={"address": "eu.example"})
+    made = route(regions=(*named, AP), mode=TrafficMode.ACTIVE_PASSIVE)
+    snapshot = Snapshot((made,), addresses={"us.example": ("192.0.2.8", "192.0.2.9")})
+    assert hosts(files(snapshot, EDGE, "/d"), "service/default/chat") == [
+        (0, "us-east", "192.0.2.8", 8081, 50),
+        (0, "us-east", "192.0.2.9", 8081, 50),
+        (2, "ap-south", AP.address, 9081, 50),
+    ]
+
+
+def test_retries_within_a_region_are_bounded_by_its_engines() -> None:
+    def retries(engines: int) -> int:
+        snapshot = Snapshot((route(),), {"default/chat": tuple(f"10.0.0.{number}" for number in range(engines))})
+        (policy,) = find(files(snapshot, REGIONAL, "/d")[PEER_TABLE], "num_retries")
+        return int(policy)
+
+    assert [retries(engines) for engines in (0, 1, 2, 3, 9)] == [0, 0, 1, 2, 2]
+
+
+def test_durations_have_no_needless_digits() -> None:
+    assert [seconds(value) for value in (0.25, 1, 900.0, 0, 10)] == ["0.25s", "1s", "900s", "0s", "10s"]
