@@ -26,7 +26,12 @@ def main() -> None:
 @click.option("--max-model-len", type=click.IntRange(min=2), help="Tokens; default: the model's context length.")
 @click.option("--max-num-seqs", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--cache-size-gib", type=click.IntRange(min=1), default=1, show_default=True, help="KV cache.")
-@click.option("--prefix-caching/--no-prefix-caching", default=True, show_default=True)
+@click.option(
+    "--prefix-caching/--no-prefix-caching",
+    default=False,
+    show_default=True,
+    help="Reuse the KV cache of equal prompt beginnings; concurrent answers may then vary slightly.",
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For inference.")
 @click.option(
     "--step-interval",

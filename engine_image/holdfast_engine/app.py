@@ -27,6 +27,7 @@ from holdfast_engine.protocol import ChatRequest, CompletionRequest, parse
 from holdfast_engine.responses import GeneratedResponse, error_response
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_DROPPED_BYTES = 8 * MAX_BODY_BYTES
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,21 @@ class EngineApp:
 
 
 async def _body(request: Request) -> bytes:
-    """The request's body; raises BodyTooLargeError without reading past the limit."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise BodyTooLargeError(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    """The request's body; raises BodyTooLargeError when it is larger than MAX_BODY_BYTES.
+
+    Reads and drops what is somewhat too large: many clients do not look at an answer before they have sent
+    their whole request.
+    """
     body = bytearray()
+    size = 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise BodyTooLargeError(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+        size += len(chunk)
+        if size <= MAX_BODY_BYTES:
+            body += chunk
+        elif size > MAX_DROPPED_BYTES:
+            break
+    if size > MAX_BODY_BYTES:
+        raise BodyTooLargeError(f"The body is larger than {MAX_BODY_BYTES} bytes.")
     return bytes(body)
 
 

@@ -1,8 +1,9 @@
 """The only module that knows OpenVINO GenAI: loads a GGUF file, tokenizes prompts, runs generation steps.
 
 Used by one thread of the pipeline process. Inference runs in 32-bit floats: OpenVINO 2026.4 divides by zero
-(and takes the process with it) with bfloat16 on one thread, and greedy decoding is then the same however
-requests are batched.
+(and takes the process with it) with bfloat16 on one thread. Prefix caching is off unless asked for: with
+2026.4, bursts of greedy requests whose prompts share a beginning then sometimes differed from the same
+requests sent alone; without it they never did.
 """
 
 from __future__ import annotations

@@ -31,6 +31,9 @@ MAX_CONNECTIONS = 4096
 """Above any sensible number of gateways and probes: a probe must never wait for a connection."""
 STREAMS_PER_CONNECTION = 1024
 SHUTDOWN_SECONDS = 2.0
+FLUSH_SECONDS = 0.2
+"""For the last answers to reach their clients before HTTP/2's GOAWAY does: some clients drop what they read
+together with it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ async def _serve(config: ServeConfig) -> int:
         engine.kill()
         return 1
     await _drain(engine, config.drain_seconds)
+    await asyncio.sleep(FLUSH_SECONDS)
     server.stop()  # type: ignore[no-untyped-call]
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, SHUTDOWN_SECONDS)

@@ -28,7 +28,7 @@ class WorkerConfig:
     cache_size_gib: int = 1
     threads: int = 1
     step_interval: float = 0.0
-    prefix_caching: bool = True
+    prefix_caching: bool = False
 
 
 @dataclass(frozen=True)
