@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from .locks import held
 from .paths import state_root
 
 DEFAULT_NAME = "holdfast"
+LOADING = "loading"
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,14 @@ def recorded_beds() -> list[Bed]:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold the lock of that name; one command at a time changes a testbed."""
-    with held(state_root() / f".{name}.lock"):
+def locked(name: str, *parts: str) -> Iterator[None]:
+    """Hold the locks of these parts of a testbed; without parts, that of its make-up (which regions there are).
+
+    Parts are regions and `LOADING`: a fault in one region does not wait until another is healed or loaded.
+    """
+    with ExitStack() as stack:
+        for part in parts or ("",):
+            stack.enter_context(held(state_root() / f".{name}@{part}.lock"))
         yield
 
 

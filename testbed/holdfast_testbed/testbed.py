@@ -5,8 +5,8 @@
     client = new_client(bed.kubeconfig("us-east"))
     bed.down()
 
-Every method may be called by several processes; a lock per name puts changes one after the other. `status` and the
-look-ups take no lock.
+Every method may be called by several processes; locks put changes of the same region one after the other. `status`
+and the look-ups take no lock.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Testbed:
                 raise TestbedError(f"The testbed {self.name} runs with {bed.provider}; run `down` to change that.")
             bed = bed.widened(names, control_plane_only)
             state.save_bed(bed)
-            _provider(bed).up(bed, self._progress)
+            with state.locked(self.name, *bed.regions):
+                _provider(bed).up(bed, self._progress)
         return self.regions
 
     def down(self) -> bool:
@@ -71,8 +72,9 @@ class Testbed:
             bed = state.load_bed(self.name)
             if bed is None:
                 return False
-            _provider(bed).down(bed, self._progress)
-            state.forget_bed(bed)
+            with state.locked(self.name, state.LOADING, *bed.regions):
+                _provider(bed).down(bed, self._progress)
+                state.forget_bed(bed)
         return True
 
     def status(self) -> tuple[RegionStatus, ...]:
@@ -104,7 +106,7 @@ class Testbed:
 
     def load_images(self, archives: Sequence[Path], regions: Sequence[str] | None = None) -> None:
         """Make the images in these docker archives available, in all regions or these; present ones are skipped."""
-        with state.locked(self.name):
+        with state.locked(self.name, state.LOADING):
             bed = self._bed()
             names = list(regions or bed.regions)
             for name in names:
@@ -122,7 +124,7 @@ class Testbed:
     def _act(self, region: str, fault: Fault | None) -> None:
         if fault is not None and fault.kind is FaultKind.DELAY and fault.delay_ms <= 0:
             raise TestbedError("A delay needs a length above zero: --delay-ms 80.")
-        with state.locked(self.name):
+        with state.locked(self.name, region):
             bed = self._bed()
             self._known(bed, region)
             _provider(bed).fault(bed, region, fault, self._progress)
