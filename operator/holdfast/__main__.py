@@ -14,6 +14,9 @@ from holdfast.api.crd import DEFINITIONS, definition
 from holdfast.config import Config, parse_engine_images
 from holdfast.errors import HoldfastError
 
+CHATTY = ("kopf.objects", "kopf.activities.probe", "aiohttp.access")
+"""Loggers that say a line for every event of every watch and for every probe."""
+
 
 @click.group(context_settings={"auto_envvar_prefix": "HOLDFAST", "show_default": True})
 @click.version_option(package_name="holdfast")
@@ -70,7 +73,8 @@ def operator(
     from holdfast.process import run
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # else a line for every event of every watch
+    for chatty in CHATTY:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         config = Config(
             region=region,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 
 import kopf
 
@@ -20,8 +19,6 @@ log = logging.getLogger(__name__)
 
 async def run(config: Config, kubeconfig: str | None = None) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError if there is no way to an API server."""
-    if kubeconfig:
-        os.environ["KUBECONFIG"] = kubeconfig  # where kopf's own client looks
     cluster = await Cluster.connect(kubeconfig)
     try:
         capabilities = await _capabilities(cluster)

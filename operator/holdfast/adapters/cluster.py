@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -37,6 +38,19 @@ def path(api_version: str, kind: str, namespace: str, name: str) -> str:
     return f"{root}/namespaces/{namespace}/{PLURALS[kind]}/{name}"
 
 
+@dataclass(frozen=True)
+class Credentials:
+    """How to reach and convince the API server; paths are of files."""
+
+    server: str
+    authorization: str | None
+    """Value of the Authorization header; tokens of Pods change within the hour."""
+    ca_path: str | None
+    certificate_path: str | None
+    private_key_path: str | None
+    insecure: bool
+
+
 class Cluster:
     """The API server of one region."""
 
@@ -62,6 +76,18 @@ class Cluster:
     async def close(self) -> None:
         """Release the connections."""
         await self._api.close()
+
+    async def credentials(self) -> Credentials:
+        """What another client of the same API server needs at this moment."""
+        configuration = self._api.configuration
+        return Credentials(
+            server=configuration.host,
+            authorization=await configuration.get_api_key_with_prefix("BearerToken"),
+            ca_path=configuration.ssl_ca_cert,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+            insecure=not configuration.verify_ssl,
+        )
 
     async def apply(self, manifest: Manifest) -> dict[str, Any]:
         """Server-side apply; returns the object as stored. Fields of other managers stay; ours are taken back."""

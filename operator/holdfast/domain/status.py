@@ -114,7 +114,9 @@ def progressing(seen: Observation, plan: RegionPlan | None, counts: EngineCounts
             f"{counts.updated} of {_engines(counts.wanted)} replaced by revision {plan.revision}.",
         )
     if counts.ready < counts.wanted:
-        return finding(True, Reason.STARTING_ENGINES, f"{counts.ready} of {_engines(counts.wanted)} ready to take requests.")
+        return finding(
+            True, Reason.STARTING_ENGINES, f"{counts.ready} of {_engines(counts.wanted)} ready to take requests."
+        )
     return finding(False, Reason.SETTLED, "Every engine runs the wanted revision.")
 
 
@@ -128,7 +130,9 @@ def degraded(seen: Observation, counts: EngineCounts, failures: tuple[str, ...])
     if counts.ready < counts.wanted:
         message = f"{counts.wanted - counts.ready} of {_engines(counts.wanted)} not ready yet."
         return Finding(ConditionType.DEGRADED, True, Reason.ENGINES_MISSING, message)
-    message = f"All {_engines(counts.wanted)} ready." if counts.wanted > 1 else "Everything that is wanted here is ready."
+    message = (
+        f"All {_engines(counts.wanted)} ready." if counts.wanted > 1 else "Everything that is wanted here is ready."
+    )
     return Finding(ConditionType.DEGRADED, False, Reason.ALL_ENGINES_READY, message)
 
 
