@@ -8,8 +8,13 @@ requests sent alone; without it they never did.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gguf
@@ -22,6 +27,17 @@ from holdfast_engine.wire import Loaded, Sampling, WorkerConfig
 SILENT_TYPES = (gguf.TokenType.CONTROL, gguf.TokenType.UNUSED)
 """Tokens that have no text in an answer."""
 DEFAULT_CONTEXT_LENGTH = 4096
+
+
+@contextmanager
+def writable(model: str) -> Iterator[str]:
+    """A path under which the model may be opened for writing: OpenVINO's GGUF reader opens files no other way, though
+    it only reads. Where that is refused (an image's file, a read-only volume), a copy for the time of loading."""
+    if os.access(model, os.W_OK):
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="holdfast-model-") as folder:
+        yield shutil.copyfile(model, str(Path(folder) / Path(model).name))
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,8 @@ class Inference:
         scheduler.max_num_seqs = config.max_num_seqs
         scheduler.enable_prefix_caching = config.prefix_caching
         properties = {"INFERENCE_NUM_THREADS": config.threads, "INFERENCE_PRECISION_HINT": "f32"}
-        self._pipeline = openvino_genai.ContinuousBatchingPipeline(config.model, scheduler, "CPU", properties)
+        with writable(config.model) as model:
+            self._pipeline = openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
         self._tokenizer = self._pipeline.get_tokenizer()
         self._defaults = self._pipeline.get_config()
         self._handles: dict[int, Any] = {}
