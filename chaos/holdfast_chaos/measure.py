@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .records import Record, RequestRecord, Records, StreamOutcome, StreamRecord
+from .records import Record, Records, RequestRecord, StreamOutcome, StreamRecord
 
 UNNAMED = "unnamed"
 """Stands for a region where the answer names none."""

@@ -19,7 +19,6 @@ from .client import LoadSpec
 from .load import generate
 from .records import Record, to_line
 
-
 NICENESS = -10
 
 

@@ -1,0 +1,170 @@
+"""The command line `holdfast-chaos`: `demo`, and `load` against any OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+from rich.console import Console
+
+from .client import LoadSpec
+from .errors import ChaosError
+from .load_process import LoadProcess
+from .measure import measure
+from .output import write_files
+from .records import Records
+from .report import Run, report_json, verdict
+from .table import print_report
+from .versions import read_versions
+from .watch import LoadWatch
+
+Command = Callable[..., Any]
+DEFAULT = LoadSpec(url="", model="")
+FOLDER = click.Path(file_okay=False, path_type=Path)
+POLL_SECONDS = 0.1
+
+
+class _Group(click.Group):
+    """Turns expected errors into one sentence and exit code 1, and SIGTERM into an orderly end."""
+
+    def invoke(self, context: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _end)
+        try:
+            return super().invoke(context)
+        except ChaosError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def load_options(command: Command) -> Command:
+    """The options that shape the load."""
+    flags = [
+        click.option("--rate", default=DEFAULT.rate, show_default=True, type=click.FloatRange(0, min_open=True),
+                     help="Requests per second, streams not counted."),
+        click.option("--seconds", default=DEFAULT.seconds, show_default=True, type=click.FloatRange(0, min_open=True)),
+        click.option("--streams", default=DEFAULT.streams, show_default=True, type=click.IntRange(0),
+                     help="Streams in flight at every moment."),
+        click.option("--seed", default=DEFAULT.seed, show_default=True, help="The same seed sends the same load."),
+        click.option("-o", "--output", default="table", show_default=True, type=click.Choice(["table", "json"]),
+                     help="How the report is printed."),
+    ]  # fmt: skip
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Load, faults and measurement: what the clients see when something dies."""
+
+
+@main.command()
+@click.option("--fault", "kind", default="kill", show_default=True, type=click.Choice(["kill", "freeze", "cut"]),
+              help="What happens to the region that serves most.")  # fmt: skip
+@click.option("--fault-at", default=20.0, show_default=True, type=click.FloatRange(0), help="Seconds after the start.")
+@click.option("--heal-at", default=40.0, show_default=True, type=click.FloatRange(0), help="Seconds after the start.")
+@load_options
+@click.option("--service", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="The LLMService to apply; the project's example by default.")  # fmt: skip
+@click.option("--name", default="holdfast", show_default=True, help="Which testbed.")
+@click.option("--out", default="out/demo", show_default=True, type=FOLDER, help="Folder of the report's files.")
+@click.option("--keep/--no-keep", default=True, show_default=True, help="Leave the regions up afterwards.")
+def demo(
+    kind: str, fault_at: float, heal_at: float, service: Path | None, name: str, out: Path, keep: bool,
+    output: str, **load: Any,
+) -> None:  # fmt: skip
+    """Let one of three real regions fail under load and show what the clients saw.
+
+    Exit code 0 when no request failed. Streams that the fault cut are reported and do not change it.
+    """
+    from holdfast_testbed.errors import TestbedError
+
+    from .demo import DemoOptions, default_service, run_demo
+    from .experiment import Plan
+
+    if not fault_at < heal_at < load["seconds"]:
+        raise click.UsageError("--fault-at must come before --heal-at, and that before the end (--seconds).")
+    spec = LoadSpec(url="", model="", **load)
+    options = DemoOptions(Plan(kind, fault_at, heal_at), spec, service or default_service(), name, keep)
+    console = _progress_console()
+    try:
+        run, records = run_demo(options, console)
+    except TestbedError as error:
+        raise click.ClickException(str(error)) from error
+    _deliver(run, records, out, output)
+    if keep:
+        console.print("The regions are still up; `make testbed-down` takes them down.", markup=False)
+    _exit_by(run)
+
+
+@main.command()
+@click.option("--url", required=True, help="An OpenAI-compatible server, such as http://127.0.0.1:8000.")
+@click.option("--model", required=True, help="The model's name in requests.")
+@load_options
+@click.option("--ignore-eos/--no-ignore-eos", default=True, show_default=True,
+              help="Insist on an exact number of tokens; turn it off where that is not supported.")  # fmt: skip
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent with every request; repeatable.")
+@click.option("--out", type=FOLDER, help="Write the report's files there.")
+def load(headers: tuple[str, ...], out: Path | None, output: str, **flags: Any) -> None:
+    """Send open-loop load to a server and report what came back; exit code 1 if a request failed."""
+    spec = LoadSpec(headers=_headers(headers), **flags)
+    started = datetime.now(UTC)
+    with LoadProcess(spec) as process, LoadWatch(_progress_console(), process.records, spec.seconds) as watch:
+        process.wait_begun()
+        while process.running:
+            watch(process.elapsed())
+            time.sleep(POLL_SECONDS)
+        records = process.result()
+        assert process.cost is not None
+        run = Run(spec, None, measure(records, None), process.cost, started, datetime.now(UTC), read_versions())
+    _deliver(run, records, out, output)
+    _exit_by(run)
+
+
+def _headers(given: tuple[str, ...]) -> dict[str, str]:
+    headers = {}
+    for one in given:
+        name, colon, value = one.partition(":")
+        if not colon or not name.strip():
+            raise click.UsageError(f"--header {one!r} has no colon: use NAME:VALUE.")
+        headers[name.strip()] = value.strip()
+    return headers
+
+
+def _progress_console() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _deliver(run: Run, records: Records, out: Path | None, output: str) -> None:
+    """Print the report and write its files."""
+    if out is not None:
+        write_files(run, records, out)
+    if output == "json":
+        click.echo(json.dumps(report_json(run), indent=2))
+        return
+    console = Console(highlight=False)
+    print_report(run, console if console.is_terminal else Console(highlight=False, width=160))
+    if out is not None:
+        console.print(f"Report, picture and records: {out}/", markup=False, soft_wrap=True)
+
+
+def _exit_by(run: Run) -> None:
+    """Exit code 1, with the reason, when a request failed."""
+    if not run.passed:
+        click.echo(f"Not passed: {verdict(run)}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

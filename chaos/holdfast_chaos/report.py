@@ -1,0 +1,127 @@
+"""Turns one measured run into its report: JSON for programs and the verdict's sentence for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from .client import LoadSpec
+from .load_process import LoadCost
+from .measure import Failures, Fault, Latency, Measurement, Phase, Second
+from .records import StreamOutcome
+
+Json = dict[str, Any]
+
+SAMPLES = 20
+"""Kinds of failures that a report lists."""
+PAST = {"kill": "was killed", "freeze": "froze", "cut": "was cut off"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One load with all that is known about it."""
+
+    spec: LoadSpec
+    fault: Fault | None
+    measured: Measurement
+    cost: LoadCost
+    started: datetime
+    ended: datetime
+    versions: Mapping[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no request failed; streams are reported and do not decide."""
+        return self.measured.requests_failed == 0
+
+
+def verdict(run: Run) -> str:
+    """The result in one sentence."""
+    measured, fault = run.measured, run.fault
+    counted = f"{measured.requests_failed:,} of {measured.requests:,} requests failed"
+    if measured.requests_failed == 0:
+        counted = f"None of {measured.requests:,} requests failed"
+    during = f" while {fault.region} {PAST.get(fault.kind, fault.kind)}" if fault else ""
+    cut = measured.streams[StreamOutcome.TRUNCATED] + measured.streams[StreamOutcome.FAILED]
+    streams = f"{cut:,} of {sum(measured.streams.values()):,} streams were cut or never began"
+    return f"{counted}{during}; {streams}."
+
+
+def report_json(run: Run) -> Json:
+    """The report as it is written to `report.json`. Times in seconds since the load's start."""
+    measured, fault = run.measured, run.fault
+    return {
+        "requests": {
+            "total": measured.requests,
+            "ok": measured.requests - measured.requests_failed,
+            "failed": measured.requests_failed,
+        },
+        "streams": {"total": sum(measured.streams.values()), **_by_value(measured.streams)},
+        "rto_seconds": None if measured.rto is None else round(measured.rto, 3),
+        "latency_ms": {
+            **_latency(measured.latency),
+            **{phase.value: _latency(latency) for phase, latency in measured.phase_latency.items() if fault},
+        },
+        "regions": {name: {phase.value: counts[phase] for phase in Phase} for name, counts in measured.regions.items()},
+        "timeline": [_second(second) for second in measured.timeline],
+        "failures": [_failures(group) for group in measured.failures[:SAMPLES]],
+        "stream_failures": [_failures(group) for group in measured.stream_failures[:SAMPLES]],
+        "fault": _fault(fault) if fault else None,
+        "load": _load(run),
+        "times": {"started": run.started.isoformat(), "ended": run.ended.isoformat()},
+        "versions": dict(run.versions),
+    }
+
+
+def _by_value(streams: Mapping[StreamOutcome, int]) -> Json:
+    return {outcome.value: streams[outcome] for outcome in StreamOutcome}
+
+
+def _latency(latency: Latency) -> Json:
+    return {"p50": latency.p50, "p99": latency.p99, "slowest": latency.slowest}
+
+
+def _second(second: Second) -> Json:
+    return {
+        "second": second.second,
+        "ok": dict(second.ok),
+        "failed": second.failed,
+        "streams": _by_value(second.streams),
+        "latency_ms": _latency(second.latency),
+    }
+
+
+def _failures(group: Failures) -> Json:
+    return {
+        "message": group.message,
+        "count": group.count,
+        "first_seconds": round(group.first, 3),
+        "request_id": group.example,
+    }
+
+
+def _fault(fault: Fault) -> Json:
+    return {
+        "kind": fault.kind,
+        "region": fault.region,
+        "asked_seconds": round(fault.asked, 3),
+        "done_seconds": round(fault.done, 3),
+        "heal_asked_seconds": round(fault.heal_asked, 3),
+        "heal_done_seconds": None if fault.heal_done is None else round(fault.heal_done, 3),
+    }
+
+
+def _load(run: Run) -> Json:
+    spec = run.spec
+    return {
+        "url": spec.url,
+        "model": spec.model,
+        "rate": spec.rate,
+        "seconds": spec.seconds,
+        "streams": spec.streams,
+        "seed": spec.seed,
+        "lateness_ms": _latency(run.measured.lateness),
+        "cpu_percent": round(run.cost.cpu_percent, 1),
+    }

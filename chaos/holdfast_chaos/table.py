@@ -1,0 +1,79 @@
+"""Prints a run's report as tables for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from .measure import Failures, Fault, Latency, Phase
+from .records import StreamOutcome
+from .report import Run, verdict
+
+SAMPLES = 5
+
+
+def print_report(run: Run, console: Console) -> None:
+    """Print what the clients saw, by region, and what failed; the verdict last."""
+    console.print(_summary(run))
+    console.print(_regions(run))
+    for title, failures in (
+        ("Failed requests", run.measured.failures),
+        ("Streams not completed", run.measured.stream_failures),
+    ):
+        if failures:
+            console.print(_failures(title, failures))
+    console.print(verdict(run), style="bold green" if run.passed else "bold red", markup=False)
+
+
+def _summary(run: Run) -> Table:
+    measured, streams = run.measured, run.measured.streams
+    table = Table(title="What the clients saw", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    failed = "green" if measured.requests_failed == 0 else "red"
+    rows = {
+        "requests": f"{measured.requests:,}, failed [{failed}]{measured.requests_failed:,}[/]",
+        "streams": f"{sum(streams.values()):,}, completed {streams[StreamOutcome.COMPLETED]:,}, "
+        f"cut {streams[StreamOutcome.TRUNCATED]:,}, never began {streams[StreamOutcome.FAILED]:,}",
+        "latency": _latency(measured.latency),
+    }
+    if run.fault:
+        rows |= _fault_rows(run, run.fault)
+    rows["load itself"] = f"late by {_latency(measured.lateness)}; {run.cost.cpu_percent:.0f} % of one core"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _fault_rows(run: Run, fault: Fault) -> dict[str, str]:
+    healed = "" if fault.heal_done is None else f", took {fault.heal_done - fault.heal_asked:.1f} s"
+    rto = "not recovered" if run.measured.rto is None else f"{run.measured.rto:.2f} s"
+    return {
+        "  during the fault": _latency(run.measured.phase_latency[Phase.DURING]),
+        "fault": f"{fault.kind} {fault.region} at {fault.asked:.2f} s, took {fault.done - fault.asked:.2f} s",
+        "heal": f"at {fault.heal_asked:.2f} s{healed}",
+        "RTO": rto,
+    }
+
+
+def _latency(latency: Latency) -> str:
+    parts = {"p50": latency.p50, "p99": latency.p99, "slowest": latency.slowest}
+    return ", ".join(f"{name} {'–' if value is None else f'{value:,.1f} ms'}" for name, value in parts.items())
+
+
+def _regions(run: Run) -> Table:
+    table = Table(title="Requests answered, by region", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("REGION")
+    phases = list(Phase) if run.fault else [Phase.BEFORE]
+    for phase in phases:
+        table.add_column(phase.value.upper() if run.fault else "REQUESTS", justify="right")
+    for name, counts in run.measured.regions.items():
+        table.add_row(name, *(f"{counts[phase]:,}" for phase in phases))
+    return table
+
+
+def _failures(title: str, failures: tuple[Failures, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading, justify in (("COUNT", "right"), ("FIRST", "right"), ("WHY", "left"), ("EXAMPLE", "left")):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for group in failures[:SAMPLES]:
+        table.add_row(str(group.count), f"{group.first:.1f} s", group.message, group.example)
+    return table
