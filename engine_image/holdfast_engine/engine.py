@@ -8,6 +8,7 @@ work.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -23,6 +24,7 @@ from holdfast_engine.metrics import EngineMetrics
 from holdfast_engine.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
+EXIT_SECONDS = 1.0
 IGNORED = "The request does not fit the engine's KV cache."
 
 
@@ -167,7 +169,7 @@ class Engine:
             last = now
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
-        failure = "the pipeline process ended"
+        failure = None
         while (message := await wire.read_message(reader)) is not None:
             self._watch.progress()
             self.health.stalled = False
@@ -188,7 +190,14 @@ class Engine:
                     self._note(message)
                 case wire.Failed(text):
                     failure = text
-        self._fail(failure)
+        self._fail(failure or f"the pipeline process ended with code {await self._exit_code()}")
+
+    async def _exit_code(self) -> int | None:
+        """The pipeline process's, once it has closed its end; None when it does not end."""
+        assert self._process is not None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), EXIT_SECONDS)
+        return self._process.returncode
 
     def _fail(self, failure: str) -> None:
         logger.error("the generation loop is over: %s", failure)
@@ -202,7 +211,8 @@ class Engine:
 
     def _note(self, progress: wire.Progress) -> None:
         now = time.monotonic()
-        self._cache_usage = progress.cache_usage
+        if progress.cache_usage is not None:
+            self._cache_usage = progress.cache_usage
         for id in progress.started:
             if (generation := self._known.get(id)) is not None:
                 generation.started = True

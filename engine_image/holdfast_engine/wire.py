@@ -95,7 +95,8 @@ class Progress:
 
     started: list[int] = field(default_factory=list)
     outputs: list[tuple[int, list[int], str | None]] = field(default_factory=list)
-    cache_usage: float = 0.0
+    cache_usage: float | None = None
+    """Fraction of the KV cache in use; None = as before."""
 
 
 @dataclass(frozen=True)
