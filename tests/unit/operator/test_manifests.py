@@ -1,0 +1,81 @@
+"""The objects that Holdfast makes, as golden files: read them to see what runs.
+
+`REFRESH_GOLDEN=1 pytest tests/unit/operator/test_manifests.py` writes them anew.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from holdfast.domain.manifests import manifests
+from holdfast.domain.observation import Capabilities
+from holdfast.domain.plan import plan
+from holdfast.domain.revision import revision_of
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "manifests"
+VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+
+CASES: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "gpu-vllm": {
+        "model": {"name": "llama-3-70b", "source": "pvc://models/llama-3-70b", "maxModelLen": 8192},
+        "engine": {
+            "type": "vllm",
+            "args": ["--enable-prefix-caching"],
+            "parallelism": {"tensor": 4, "pipeline": 2},
+            "gpu": {"perReplica": 8},
+            "resources": {"requests": {"cpu": "16", "memory": "128Gi"}, "limits": {"memory": "256Gi"}},
+            "env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}],
+            "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "imagePullSecrets": ["registry"],
+        },
+    },
+    "not-served-here": {"regions": [{"name": "eu-west"}, {"name": "ap-south", "weight": 10}]},
+    "active-passive-old-cluster": {
+        "traffic": {"mode": "ActivePassive", "maxStream": "90s"},
+        "regions": [{"name": "eu-west"}, {"name": "us-east", "replicas": {"min": 1}}],
+        "seen": {"capabilities": Capabilities(pod_disruption_budget="policy/v1beta1")},
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_manifests_are_the_golden_ones(observe: Any, case: str) -> None:
+    seen = observe(**CASES[case])
+    text = yaml.safe_dump_all(manifests(seen, plan(seen)), sort_keys=False, width=110)
+    golden = GOLDEN / f"{case}.yaml"
+    if os.environ.get("REFRESH_GOLDEN"):
+        golden.write_text(text)
+
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", [case for case in CASES if "old" not in case])
+def test_the_manifests_are_valid_in_current_kubernetes(observe: Any, case: str, version: str) -> None:
+    seen = observe(**CASES[case])
+    for manifest in manifests(seen, plan(seen)):
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_what_an_engine_runs_decides_its_revision_and_nothing_else_does(make_spec: Any) -> None:
+    first = revision_of(make_spec(), "image:1")
+
+    assert revision_of(make_spec(traffic={"maxStream": "1m"}, regions=[{"name": "eu-west"}]), "image:1") == first
+    assert revision_of(make_spec(), "image:2") != first
+    assert revision_of(make_spec(engine={"type": "openvino", "args": ["--threads=4"]}), "image:1") != first
+    assert revision_of(make_spec(model={"name": "other", "source": "file:///o"}), "image:1") != first
+
+
+def test_an_engine_may_finish_its_longest_answer_before_it_is_killed(observe: Any) -> None:
+    seen = observe(traffic={"maxStream": "10m"})
+    [deployment] = [each for each in manifests(seen, plan(seen)) if each["kind"] == "Deployment"]
+
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > 600

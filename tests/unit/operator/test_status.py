@@ -1,0 +1,152 @@
+"""What the conditions say in the situations that a person meets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from holdfast.api.conditions import Condition, ConditionType, Reason
+from holdfast.api.llmservice import LLMServiceStatus
+from holdfast.domain.decide import decide
+from holdfast.domain.observation import EnginePod, Observation, Ref
+from holdfast.domain.status import status, transitions, unreadable
+
+
+def deployment(replicas: int, ready: int, updated: int | None = None, **meta: int) -> dict[Ref, Any]:
+    """The engines' Deployment with these counts."""
+    counts = {"replicas": replicas, "readyReplicas": ready, "updatedReplicas": replicas if updated is None else updated}
+    return {
+        Ref("Deployment", "default", "chat-engine"): {
+            "metadata": {"generation": meta.get("generation", 1)},
+            "spec": {"replicas": replicas},
+            "status": {**counts, "observedGeneration": meta.get("observed", 1)},
+        }
+    }
+
+
+def report(seen: Observation, failures: tuple[str, ...] = ()) -> LLMServiceStatus:
+    decision = decide(seen)
+    return status(seen, decision.verdict, decision.plan, failures)
+
+
+def condition(of: LLMServiceStatus, kind: ConditionType) -> Condition:
+    return next(each for each in of.conditions if each.type == kind)
+
+
+def said(of: LLMServiceStatus, kind: ConditionType) -> tuple[str, str]:
+    found = condition(of, kind)
+    return found.status, found.reason
+
+
+def test_a_service_whose_engines_are_all_ready_is_available_and_settled(observe: Any) -> None:
+    result = report(observe(seen={"children": deployment(2, 2)}))
+
+    assert said(result, ConditionType.ACCEPTED) == ("True", Reason.ACCEPTED)
+    assert said(result, ConditionType.AVAILABLE) == ("True", Reason.SERVING)
+    assert said(result, ConditionType.PROGRESSING) == ("False", Reason.SETTLED)
+    assert said(result, ConditionType.DEGRADED) == ("False", Reason.ALL_ENGINES_READY)
+    assert (result.replicas, result.ready_replicas) == (2, 2)
+    assert all(each.observed_generation == 3 for each in result.conditions)
+
+
+def test_one_ready_engine_of_two_is_available_but_degraded(observe: Any) -> None:
+    result = report(observe(seen={"children": deployment(2, 1)}))
+
+    assert said(result, ConditionType.AVAILABLE) == ("True", Reason.SERVING)
+    assert said(result, ConditionType.PROGRESSING) == ("True", Reason.STARTING_ENGINES)
+    assert said(result, ConditionType.DEGRADED) == ("True", Reason.ENGINES_MISSING)
+
+
+def test_no_ready_engine_is_not_available(observe: Any) -> None:
+    result = report(observe(seen={"children": deployment(2, 0)}))
+
+    assert said(result, ConditionType.AVAILABLE) == ("False", Reason.NO_ENGINE_READY)
+
+
+def test_a_region_that_the_service_leaves_out_forwards(observe: Any) -> None:
+    result = report(observe(regions=[{"name": "eu-west"}]))
+
+    assert said(result, ConditionType.AVAILABLE) == ("True", Reason.SERVED_ELSEWHERE)
+    assert said(result, ConditionType.DEGRADED) == ("False", Reason.ALL_ENGINES_READY)
+    assert "eu-west" in condition(result, ConditionType.AVAILABLE).message
+
+
+def test_a_template_that_the_cluster_has_not_yet_taken_up_is_a_replacement(observe: Any) -> None:
+    result = report(observe(seen={"children": deployment(2, 2, generation=2, observed=1)}))
+
+    assert said(result, ConditionType.PROGRESSING) == ("True", Reason.REPLACING_ENGINES)
+
+
+def test_engines_of_an_old_revision_are_a_replacement(observe: Any) -> None:
+    result = report(observe(seen={"children": deployment(3, 2, updated=1)}))
+
+    assert said(result, ConditionType.PROGRESSING) == ("True", Reason.REPLACING_ENGINES)
+
+
+def test_the_most_fundamental_trouble_of_an_engine_is_named(observe: Any) -> None:
+    crashing = EnginePod("a", False, "r", waiting="CrashLoopBackOff", restarts=5, last_exit="OOMKilled (exit code 137)")
+    unschedulable = EnginePod("b", False, "r", message="0/1 nodes: 1 Insufficient nvidia.com/gpu.", unschedulable=True)
+    no_image = EnginePod("c", False, "r", waiting="ImagePullBackOff", message="back-off")
+
+    for pods, reason, words in (
+        ((crashing,), Reason.ENGINE_CRASHING, "OOMKilled"),
+        ((crashing, no_image), Reason.ENGINE_IMAGE_UNAVAILABLE, "ImagePullBackOff"),
+        ((crashing, no_image, unschedulable), Reason.ENGINE_UNSCHEDULABLE, "Insufficient nvidia.com/gpu"),
+    ):
+        result = report(observe(seen={"children": deployment(2, 0), "pods": pods}))
+        assert said(result, ConditionType.DEGRADED) == ("True", reason)
+        assert words in condition(result, ConditionType.DEGRADED).message
+
+
+def test_a_crash_long_ago_of_an_engine_that_is_ready_is_no_trouble(observe: Any) -> None:
+    recovered = EnginePod("a", True, "r", restarts=9)
+
+    result = report(observe(seen={"children": deployment(2, 2), "pods": (recovered,)}))
+
+    assert said(result, ConditionType.DEGRADED) == ("False", Reason.ALL_ENGINES_READY)
+
+
+def test_writes_that_failed_are_told(observe: Any) -> None:
+    result = report(observe(seen={"children": deployment(2, 2)}), ("Service chat-engine could not be written: no.",))
+
+    assert said(result, ConditionType.DEGRADED) == ("True", Reason.APPLY_FAILED)
+
+
+def test_a_refused_spec_still_tells_how_what_runs_is_doing(observe: Any) -> None:
+    result = report(observe(engine={"type": "warp"}, seen={"children": deployment(2, 2)}))
+
+    assert said(result, ConditionType.ACCEPTED) == ("False", Reason.UNKNOWN_ENGINE)
+    assert said(result, ConditionType.AVAILABLE) == ("True", Reason.SERVING)
+
+
+def test_the_transition_time_moves_only_with_the_status(observe: Any) -> None:
+    seen = observe(seen={"children": deployment(2, 0)})
+    first = report(seen)
+    later = replace(seen, now=seen.now + timedelta(minutes=5))
+
+    same = report(replace(later, service=later.service.model_copy(update={"status": first})))
+    flipped = report(
+        replace(later, children=deployment(2, 1), service=later.service.model_copy(update={"status": first}))
+    )
+
+    assert condition(same, ConditionType.AVAILABLE).last_transition_time == seen.now
+    assert condition(flipped, ConditionType.AVAILABLE).last_transition_time == later.now
+    assert transitions(first.conditions, same.conditions) == []
+    assert [each.type for each in transitions(first.conditions, flipped.conditions)] == [ConditionType.AVAILABLE]
+
+
+def test_a_status_survives_the_way_through_an_api_server(observe: Any) -> None:
+    result = report(observe(seen={"children": deployment(2, 1)}))
+
+    assert LLMServiceStatus.parse(result.wire()) == result
+
+
+def test_a_spec_that_cannot_be_read_leaves_the_other_conditions_alone(observe: Any) -> None:
+    before = report(observe(seen={"children": deployment(2, 2)}))
+
+    after = unreadable(before, 4, "spec.model: Field required.", observe().now)
+
+    assert said(after, ConditionType.ACCEPTED) == ("False", Reason.SPEC_INVALID)
+    assert said(after, ConditionType.AVAILABLE) == ("True", Reason.SERVING)
+    assert after.observed_generation == 4
