@@ -115,7 +115,11 @@ class RawStream:
         self._unparsed = b""
         self._going_away = False
         body = json.dumps({"model": "tiny", "prompt": "Once upon", "temperature": 0, **fields}).encode()
-        self._h2 = self._begin_http2(body) if http2 else self._begin_http1(body)
+        self._h2: h2.connection.H2Connection | None = None
+        if http2:
+            self._h2 = self._begin_http2(body)
+        else:
+            self._begin_http1(body)
 
     def _begin_http1(self, body: bytes) -> None:
         head = f"POST /v1/completions HTTP/1.1\r\nhost: engine\r\ncontent-length: {len(body)}\r\n\r\n"
