@@ -50,7 +50,9 @@ class KubeApi:
         self._send("PATCH", path, json.dumps(patch).encode(), timeout)
 
     def _send(self, method: str, path: str, body: bytes | None, timeout: float) -> bytes:
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/merge-patch+json"}
+        headers = {"Authorization": f"Bearer {self._token}"}
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json"
         request = urllib.request.Request(self._server + path, data=body, headers=headers, method=method)
         with self._opener.open(request, timeout=timeout) as answer:
             content: bytes = answer.read()

@@ -18,25 +18,35 @@ from .components import enter_network
 from .site import Site
 
 
-def backbone_commands(plan: AddressPlan) -> list[list[str]]:
-    """Makes the bridge and keeps the range inside this machine."""
+def backbone_creation(plan: AddressPlan) -> list[list[str]]:
+    """Makes the bridge."""
+    return [["ip", "link", "add", plan.bridge, "type", "bridge"]]
+
+
+def backbone_settings(plan: AddressPlan) -> list[list[str]]:
+    """Sets the bridge up and keeps the range inside this machine; may be repeated."""
     return [
-        ["ip", "link", "add", plan.bridge, "type", "bridge"],
-        ["ip", "addr", "add", f"{plan.host}/{plan.backbone.prefixlen}", "dev", plan.bridge],
+        ["ip", "addr", "replace", f"{plan.host}/{plan.backbone.prefixlen}", "dev", plan.bridge],
         ["ip", "link", "set", plan.bridge, "up"],
         ["ip", "route", "replace", "blackhole", str(plan.network)],
     ]
 
 
-def region_commands(site: Site) -> list[list[str]]:
-    """Makes a region's namespace and links it to the backbone."""
-    where, inside = site.addresses, ["ip", "-n", site.namespace]
-    link = ["ip", "link", "add", where.link, "type", "veth"]
+def region_creation(site: Site) -> list[list[str]]:
+    """Makes a region's namespace and the link into it."""
+    peer = ["peer", "name", "eth0", "address", hardware_address(site.addresses.address), "netns", site.namespace]
     return [
         ["ip", "netns", "add", site.namespace],
-        [*link, "peer", "name", "eth0", "address", hardware_address(where.address), "netns", site.namespace],
+        ["ip", "link", "add", site.addresses.link, "type", "veth", *peer],
+    ]
+
+
+def region_settings(site: Site) -> list[list[str]]:
+    """Gives a region its address and joins it to the backbone; may be repeated, and mends a link that was cut."""
+    where, inside = site.addresses, ["ip", "-n", site.namespace]
+    return [
         [*inside, "link", "set", "lo", "up"],
-        [*inside, "addr", "add", f"{where.address}/{site.plan.backbone.prefixlen}", "dev", "eth0"],
+        [*inside, "addr", "replace", f"{where.address}/{site.plan.backbone.prefixlen}", "dev", "eth0"],
         [*inside, "link", "set", "eth0", "up"],
         [*enter_network(site), "sysctl", "-qw", "net.ipv4.ip_forward=1"],
         ["ip", "link", "set", where.link, "master", site.plan.bridge, "up"],
@@ -54,7 +64,8 @@ def hardware_address(address: IPv4Address) -> str:
 
 
 def ensure_backbone(plan: AddressPlan) -> None:
-    """Make the bridge unless it is there."""
+    """Make the bridge unless it is there, and set it up."""
+    commands = backbone_settings(plan)
     if not link_exists(plan.bridge):
         taken = foreign_routes(plan.network)
         if taken:
@@ -62,17 +73,24 @@ def ensure_backbone(plan: AddressPlan) -> None:
                 f"The testbed needs the addresses {plan.network}, but this machine routes {taken[0]} elsewhere; "
                 "remove that route, or use another range with `--name`."
             )
-        for command in backbone_commands(plan):
-            run(command)
+        commands = backbone_creation(plan) + commands
+    for command in commands:
+        run(command)
 
 
 def ensure_region(site: Site) -> None:
-    """Make the region's namespace and link unless both are there."""
-    if site.namespace_path.exists() and link_exists(site.addresses.link):
-        return
-    remove_region(site)
-    for command in region_commands(site):
+    """Make the region's namespace and link unless both are there, and set them up."""
+    commands = region_settings(site)
+    if not is_made(site):
+        remove_region(site)
+        commands = region_creation(site) + commands
+    for command in commands:
         run(command)
+
+
+def is_made(site: Site) -> bool:
+    """Whether the region has its namespace and its link."""
+    return site.namespace_path.exists() and link_exists(site.addresses.link)
 
 
 def remove_region(site: Site) -> None:
@@ -102,18 +120,13 @@ def foreign_routes(network: IPv4Network) -> list[str]:
 
 
 def overlapping_routes(routes: list[dict[str, str]], network: IPv4Network) -> list[str]:
-    """Those routes that lead into the range, leaving out default and blackhole routes."""
+    """Those routes that lead into the range, leaving out blackholes and those so wide that they mean "all"."""
     found = []
     for route in routes:
         target = route.get("dst", "default")
         if target == "default" or route.get("type") == "blackhole":
             continue
         candidate = IPv4Network(target, strict=False)
-        if candidate.prefixlen > 0 and candidate.overlaps(network):
+        if candidate.prefixlen >= 8 and candidate.overlaps(network):
             found.append(f"{target} (dev {route.get('dev', '?')})")
     return found
-
-
-def connect(site: Site) -> None:
-    """Put the region's link on the backbone and up."""
-    run(["ip", "link", "set", site.addresses.link, "master", site.plan.bridge, "up"])

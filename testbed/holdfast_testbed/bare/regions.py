@@ -81,7 +81,7 @@ def remove_mount_points(site: Site) -> None:
 
 def _intact(site: Site, wanted: tuple[Component, ...]) -> bool:
     """Whether single components can be started again beside those that run."""
-    if not (site.namespace_path.exists() and network.link_exists(site.addresses.link)):
+    if not network.is_made(site):
         return False
     running = {part for part in ALL if processes.recorded(site, part) is not None}
     # The mounts are the holder's: without it the node's components that still run are lost to new ones.
@@ -104,7 +104,6 @@ def _prepare(site: Site) -> KubeApi:
         write_atomically(site.config / name, text)
     write_atomically(site.kubeconfig, kubeconfig(site, "admin", tokens["admin"], authority))
     network.ensure_region(site)
-    network.connect(site)
     return KubeApi(site.kubeconfig)
 
 
