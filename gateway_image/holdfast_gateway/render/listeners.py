@@ -69,13 +69,14 @@ def ready(routes: Sequence[Route]) -> Document:
 
 
 def metrics(options: Options) -> Document:
-    """`/stats/prometheus` of the admin interface and nothing else of it."""
+    """`/stats/prometheus` of the admin interface and nothing else of it; `/live` while Envoy turns at all."""
+    live = {"match": {"path": "/live"}, "direct_response": {"status": 200}}
     scrape = {"match": {"path": "/stats/prometheus"}, "route": {"cluster": ADMIN_CLUSTER}}
     manager = typed(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="metrics",
         http_filters=[router()],
-        route_config={"virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": [scrape]}]},
+        route_config={"virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": [live, scrape]}]},
     )
     return {
         "name": "metrics",

@@ -18,8 +18,8 @@ class ApiStandIn:
         self.objects: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in PATHS.values()}
         self.version = 1
         self.lists = 0
-        self.broken = False
-        """Answers 500 to everything, and ends all watches."""
+        self.broken: frozenset[str] = frozenset()
+        """Kinds whose lists and watches are answered 500."""
         self.mute = False
         """Watches stay open but nothing comes."""
         self._events: list[tuple[int, str, str, dict[str, Any]]] = []
@@ -66,10 +66,10 @@ class ApiStandIn:
             self._events.clear()
             self._changed.notify_all()
 
-    async def set_broken(self, broken: bool) -> None:
-        """Starts or ends an outage."""
+    async def set_broken(self, *broken: str) -> None:
+        """Starts an outage of these kinds, ends that of all others."""
         async with self._changed:
-            self.broken = broken
+            self.broken = frozenset(broken)
             self._changed.notify_all()
 
     async def _record(self, event: str, kind: str, thing: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ class ApiStandIn:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         kind = PATHS[request.path]
-        if self.broken:
+        if kind in self.broken:
             return web.json_response({"kind": "Status", "code": 500}, status=500)
         if request.query.get("watch") not in ("true", "True"):
             self.lists += 1
@@ -95,7 +95,7 @@ class ApiStandIn:
         sent = int(request.query["resourceVersion"])
         loop = asyncio.get_running_loop()
         end = loop.time() + float(request.query["timeoutSeconds"])
-        while self.mute or (loop.time() < end and not self.broken):
+        while self.mute or (loop.time() < end and kind not in self.broken):
             if sent < self._oldest:
                 gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
                 await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")

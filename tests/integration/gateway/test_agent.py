@@ -128,14 +128,19 @@ async def test_routes_and_engines_are_followed(tmp_path: Path, servers: list[Api
 
 async def test_nothing_is_written_before_everything_has_been_read(tmp_path: Path, servers: list[ApiStandIn]) -> None:
     server = servers[0]
-    await server.set_broken(True)
+    await server.put("ConfigMap", config_map(route()))
+    await server.put("Pod", pod("a", "10.0.0.1"))
+    async with agent_of(tmp_path, Role.REGIONAL, server):
+        await eventually(lambda: engines(tmp_path) == {"10.0.0.1"}, "the first list is applied")
+    await server.set_broken("Pod")
+    await server.put("ConfigMap", config_map(route("code", "mistral")))
     async with agent_of(tmp_path, Role.REGIONAL, server) as agent:
-        await eventually(lambda: agent._changed.is_set() is False and not agent.sources[0].reachable, "it tried")
+        await eventually(lambda: agent.sources[0].routes.complete, "routes are read, engines cannot be")
         await asyncio.sleep(0.3)
-        assert not (tmp_path / "rds-client.yaml").exists()
-        await server.put("ConfigMap", config_map(route()))
-        await server.set_broken(False)
-        await eventually(lambda: models(tmp_path) == {"llama"}, "it goes on by itself")
+        assert (models(tmp_path), engines(tmp_path)) == ({"llama"}, {"10.0.0.1"})
+        await server.set_broken()
+        await eventually(lambda: models(tmp_path) == {"llama", "mistral"}, "it goes on by itself")
+        assert engines(tmp_path) == {"10.0.0.1"}
 
 
 async def test_an_outage_of_the_api_server_changes_nothing_and_ends_by_itself(

@@ -105,4 +105,5 @@ async def test_the_metrics_port_gives_metrics_and_nothing_else_of_the_admin_inte
     options = still_bed.gateways["us"].options
     url = f"http://{options.listen}:{options.metrics_port}"
     assert status_of(f"{url}/stats/prometheus") == 200
+    assert status_of(f"{url}/live") == 200
     assert {status_of(f"{url}{path}") for path in ("/", "/config_dump", "/stats", "/quitquitquit")} == {404}
