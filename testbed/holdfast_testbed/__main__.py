@@ -126,6 +126,7 @@ def fault(name: str, kind: str, region: str, delay_ms: int) -> None:
         bed.heal(region)
     else:
         bed.fault(kind, region, delay_ms=delay_ms if kind == FaultKind.DELAY else 0)
+        click.echo(f"{region}: {kind}; undo it with `holdfast-testbed fault heal {region}`.")
 
 
 def _print_table(bed: Testbed, seen: tuple[RegionStatus, ...] | None = None) -> None:
@@ -134,16 +135,17 @@ def _print_table(bed: Testbed, seen: tuple[RegionStatus, ...] | None = None) -> 
         click.echo(f"There is no testbed {bed.name}; start it with `holdfast-testbed up`.")
         return
     table = Table(box=None, header_style="bold")
-    for heading in ("REGION", "ADDRESS", "API", "NODE", "FAULTS", "NOT RUNNING", "KUBECONFIG"):
+    for heading in ("REGION", "ADDRESS", "API", "NODE", "FAULTS", "NOT RUNNING"):
         table.add_column(heading, overflow="fold")
     for region in regions:
         node = {None: "-", True: "Ready", False: "NotReady"}[region.node_ready]
-        stopped = [part for part, runs in region.components.items() if not runs]
+        stopped = ", ".join(part for part, runs in region.components.items() if not runs) or "-"
         faults = ", ".join(map(str, region.faults)) or "-"
-        table.add_row(region.name, region.address, "Ready" if region.api_ready else "no answer", node, faults,
-                      ", ".join(stopped) or "-", str(region.kubeconfig))  # fmt: skip
+        table.add_row(region.name, region.address, "Ready" if region.api_ready else "no answer", node, faults, stopped)
     console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)
+    (console if console.is_terminal else Console(width=160)).print(table)
+    name = "" if bed.name == DEFAULT_NAME else f" --name {bed.name}"
+    click.echo(f"kubectl: export KUBECONFIG=$(holdfast-testbed kubeconfig{name} {regions[0].name})")
 
 
 def _as_json(region: RegionStatus) -> dict[str, Any]:

@@ -85,13 +85,19 @@ def forget_bed(bed: Bed) -> None:
     shutil.rmtree(bed.folder, ignore_errors=True)
 
 
-def claim_slot(name: str, is_taken: Callable[[int], bool]) -> int:
-    """The first slot that no recorded testbed has and that `is_taken` does not know; the default's is 0."""
-    others = {bed.slot for bed in recorded_beds() if bed.name != name}
-    wanted = range(SLOTS) if name == DEFAULT_NAME else [*range(1, SLOTS), 0]
-    for slot in wanted:
-        if slot not in others and not is_taken(slot):
-            return slot
+def claim_slot(bed: Bed, is_taken: Callable[[int], bool]) -> Bed:
+    """The testbed, recorded with the first slot that no other has and that `is_taken` does not know.
+
+    The default testbed's slot is 0, so that its addresses are the same on every machine.
+    """
+    with held(state_root() / ".slots.lock"):
+        others = {other.slot for other in recorded_beds() if other.name != bed.name}
+        wanted = range(SLOTS) if bed.name == DEFAULT_NAME else [*range(1, SLOTS), 0]
+        for slot in wanted:
+            if slot not in others and not is_taken(slot):
+                claimed = replace(bed, slot=slot)
+                save_bed(claimed)
+                return claimed
     raise BedConflictError(
         f"All {SLOTS} address ranges are in use; end a testbed with `holdfast-testbed down --name …`."
     )

@@ -56,8 +56,8 @@ class Testbed:
         with state.locked(self.name):
             bed = state.load_bed(self.name)
             if bed is None:
-                slot = state.claim_slot(self.name, slot_is_taken)
-                bed = Bed(self.name, slot, choose_provider(provider), control_plane_only, names)
+                made = Bed(self.name, -1, choose_provider(provider), control_plane_only, names)
+                bed = state.claim_slot(made, slot_is_taken)
             elif provider not in ("auto", bed.provider):
                 raise TestbedError(f"The testbed {self.name} runs with {bed.provider}; run `down` to change that.")
             bed = bed.widened(names, control_plane_only)
@@ -74,7 +74,8 @@ class Testbed:
                 return False
             with state.locked(self.name, state.LOADING, *bed.regions):
                 _provider(bed).down(bed, self._progress)
-                state.forget_bed(bed)
+                with self._progress.step("deleting data and logs"):
+                    state.forget_bed(bed)
         return True
 
     def status(self) -> tuple[RegionStatus, ...]:

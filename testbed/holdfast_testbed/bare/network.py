@@ -108,6 +108,13 @@ def remove_backbone(plan: AddressPlan) -> None:
     succeeds(["ip", "route", "del", "blackhole", str(plan.network)])
 
 
+def unmount_namespaces() -> None:
+    """Undo the mount that `ip netns` makes for its folder, unless a namespace of anybody is left in it."""
+    folder = Path("/run/netns")
+    if folder.is_mount() and not any(folder.iterdir()):
+        succeeds(["umount", str(folder)])
+
+
 def link_exists(name: str) -> bool:
     """Whether the host has a link of that name."""
     return Path("/sys/class/net", name).exists()

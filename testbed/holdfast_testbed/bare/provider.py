@@ -59,6 +59,7 @@ class BareProvider:
             _remove_run_folders(last.run.parent)
             if not RUN_ROOT.exists():
                 regions.remove_mount_points(last)
+                network.unmount_namespaces()
 
     def status(self, bed: Bed) -> tuple[RegionStatus, ...]:
         """Look at every region."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from holdfast_testbed.errors import BedConflictError, TestbedError
@@ -16,22 +18,22 @@ def test_a_testbed_is_found_again_until_it_is_forgotten(bed: Bed) -> None:
     assert load_bed("paper") is None
 
 
-@pytest.mark.usefixtures("bed")
-def test_the_default_testbed_gets_the_first_slot_and_others_leave_it_free() -> None:
-    assert claim_slot("holdfast", lambda _: False) == 0
-    assert claim_slot("other", lambda _: False) == 1
+def test_the_default_testbed_gets_the_first_slot_and_others_leave_it_free(bed: Bed) -> None:
+    assert claim_slot(bed, lambda _: False).slot == 1
+    assert claim_slot(replace(bed, name="holdfast"), lambda _: False).slot == 0
 
 
-@pytest.mark.usefixtures("bed")
-def test_a_slot_that_is_recorded_or_seen_on_the_machine_is_not_claimed() -> None:
-    save_bed(Bed("first", 1, "bare", True, ("us-east",)))
-    assert claim_slot("other", lambda slot: slot == 2) == 3
+def test_a_slot_that_is_recorded_or_seen_on_the_machine_is_not_claimed(bed: Bed) -> None:
+    save_bed(replace(bed, name="first", slot=1))
+    claimed = claim_slot(bed, lambda slot: slot == 2)
+    assert claimed.slot == 3
+    assert load_bed(bed.name) == claimed
 
 
-@pytest.mark.usefixtures("bed")
-def test_without_a_free_slot_the_error_says_what_to_do() -> None:
+def test_without_a_free_slot_the_error_says_what_to_do(bed: Bed) -> None:
     with pytest.raises(BedConflictError, match="down --name"):
-        claim_slot("other", lambda _: True)
+        claim_slot(bed, lambda _: True)
+    assert load_bed(bed.name) is None
 
 
 def test_up_with_more_regions_adds_and_with_fewer_takes_nothing_away(bed: Bed) -> None:
