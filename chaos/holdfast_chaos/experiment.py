@@ -67,6 +67,8 @@ class Injection:
         self._thread.shutdown(wait=True)
         if error is None:
             self.check()
+        elif self._acts and (failure := self._acts[-1].exception()):
+            self._say(f"healing {self.region} failed: {failure}")
 
     @property
     def healing(self) -> bool:
@@ -119,6 +121,7 @@ def run_experiment(load: LoadProcess, plan: Plan, regions: Regions, watch: Watch
             watch(elapsed)
             time.sleep(TICK_SECONDS)
     if injection.region is None:
+        load.result()  # says why, if the load's process died
         raise LoadError("The load ended before the fault was due.")
     return Fault(
         plan.kind, injection.region, injection.asked - load.start, injection.done - load.start,

@@ -82,6 +82,11 @@ class LoadProcess:
             raise LoadError(f"The load did not start:\n{self._last_words()}")
 
     @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether more records may come."""
         return self._reader.is_alive()

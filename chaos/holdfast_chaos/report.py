@@ -40,13 +40,13 @@ class Run:
 def verdict(run: Run) -> str:
     """The result in one sentence."""
     measured, fault = run.measured, run.fault
-    counted = f"{measured.requests_failed:,} of {measured.requests:,} requests failed"
-    if measured.requests_failed == 0:
-        counted = f"None of {measured.requests:,} requests failed"
-    during = f" while {fault.region} {PAST.get(fault.kind, fault.kind)}" if fault else ""
+    event = f"{fault.region} {PAST.get(fault.kind, fault.kind)}: " if fault else ""
+    failed = f"{measured.requests_failed:,}" if measured.requests_failed else "none"
     cut = measured.streams[StreamOutcome.TRUNCATED] + measured.streams[StreamOutcome.FAILED]
-    streams = f"{cut:,} of {sum(measured.streams.values()):,} streams were cut or never began"
-    return f"{counted}{during}; {streams}."
+    all_streams = sum(measured.streams.values())
+    streams = f"{cut:,} of {all_streams:,} streams were cut or never began" if cut else "no stream was cut"
+    sentence = f"{event}{failed} of {measured.requests:,} requests failed, {streams}."
+    return sentence[0].upper() + sentence[1:] if not fault else sentence
 
 
 def report_json(run: Run) -> Json:

@@ -41,10 +41,19 @@ def draw_timeline(run: Run, path: Path) -> None:
         if run.fault:
             _label_fault(served, run.fault)
         latency.set_xlabel("seconds since the load's start")
-        figure.suptitle(verdict(run), x=0.075, y=0.975, ha="left", fontsize=12, fontweight="bold")
-        figure.subplots_adjust(left=0.075, right=0.85, top=0.89, bottom=0.075)
+        figure.align_ylabels()
+        figure.suptitle(verdict(run), x=0.075, y=0.977, ha="left", fontsize=12, fontweight="bold")
+        figure.text(0.075, 0.925, _subtitle(run), ha="left", va="center", color=SLOW)
+        figure.subplots_adjust(left=0.075, right=0.85, top=0.895, bottom=0.075)
         figure.savefig(path, dpi=DPI)
         pyplot.close(figure)
+
+
+def _subtitle(run: Run) -> str:
+    load = f"{run.spec.rate:g} requests per second and {run.spec.streams} streams in flight"
+    if run.fault is None:
+        return load
+    return f"{load}; RTO " + ("not reached" if run.measured.rto is None else f"{run.measured.rto:.2f} s")
 
 
 def _draw_served(axes: Any, seconds: Sequence[Second], run: Run) -> None:
@@ -100,6 +109,8 @@ def _bars(axes: Any, moments: list[int], heights: list[float], floor: list[float
 
 
 def _legend(axes: Any, title: str | None) -> None:
+    if not axes.get_legend_handles_labels()[0]:
+        return
     axes.legend(
         title=title, loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, alignment="left", handlelength=1.1
     )
