@@ -155,7 +155,7 @@ def _explained(seen: Mapping[RegionalService, tuple[Condition, ...]], seconds: f
             continue
         lines.append(f"{region.region}, conditions:")
         lines += [f"  {one.type}={one.status} {one.reason}: {one.message}" for one in conditions] or ["  none"]
-        lines += [f"{region.region}, last events:", *(f"  {event}" for event in region.events())]
+        lines += [f"{region.region}, last events:", *(f"  {event}" for event in region.events() or ["none"])]
     return "\n".join(lines)
 
 
