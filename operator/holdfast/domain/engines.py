@@ -19,6 +19,8 @@ class EngineType:
 
     arguments: Callable[[LLMServiceSpec], list[str]]
     """The container's arguments for a spec, before the user's own."""
+    command: tuple[str, ...] | None
+    """What to run in the container; None where the image knows."""
     sources: tuple[str, ...]
     """URL schemes that it can load a model from."""
     protocol: EngineProtocol
@@ -71,6 +73,7 @@ def _vllm(spec: LLMServiceSpec) -> list[str]:
 ENGINES = {
     "openvino": EngineType(
         arguments=_openvino,
+        command=None,
         sources=("file", "pvc"),
         protocol=EngineProtocol.H2C,
         on_gpu=False,
@@ -79,6 +82,7 @@ ENGINES = {
     ),
     "vllm": EngineType(
         arguments=_vllm,
+        command=("python3", "-m", "vllm.entrypoints.openai.api_server"),  # the images' own entry points have differed
         sources=("hf", "pvc", "file"),
         protocol=EngineProtocol.HTTP1,
         on_gpu=True,

@@ -101,6 +101,8 @@ def _container(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
         },
         **_probes(kind),
     }
+    if kind.command:
+        container["command"] = list(kind.command)
     if spec.engine.env:
         container["env"] = [dict(each) for each in spec.engine.env]
     if not kind.drains_itself:

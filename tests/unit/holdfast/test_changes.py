@@ -99,7 +99,7 @@ def test_two_numbers_cover_each_other_only_if_they_are_equal(one: int, other: in
     assert covers([one], [other]) == (one == other)
 
 
-def test_applying_the_changes_leads_to_no_further_changes_for_any_manifest(observe: Any) -> None:
+def test_what_was_applied_is_not_applied_again() -> None:
     wanted = [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}, "data": {"k": "v"}}
     ]

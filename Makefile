@@ -1,0 +1,57 @@
+# `make help` lists what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+FAULT ?= kill
+
+.PHONY: help setup check test unit integration e2e demo bench generate testbed-up testbed-down clean
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready ## Make the virtual environment with everything in it
+
+$(VENV)/.ready: pyproject.toml
+	@echo "Setting up $(VENV) (about a minute; 1.5 GB)"
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+check: setup ## Lint, types, import rules, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory generate
+	@git diff --exit-code -- crds charts/holdfast/files || { echo "Generated files were out of date: commit them."; exit 1; }
+
+test: check unit integration e2e ## Everything: what CI runs
+
+unit: setup ## Pure tests, seconds
+	$(BIN)/pytest tests/unit
+
+integration: setup ## Against real servers that the tests start: API server, Envoy, engine
+	$(BIN)/pytest tests/integration
+
+e2e: setup ## On three real regions (Debian, root)
+	$(BIN)/pytest tests/e2e
+
+demo: setup ## Three regions, load, one dies: FAULT=kill|freeze|cut
+	$(BIN)/python -m holdfast_chaos demo --fault $(FAULT)
+
+bench: setup ## Measure; a table, and one JSON file each under out/bench/
+	$(BIN)/python -m holdfast_chaos bench
+
+generate: setup ## Write the CRDs from the API types
+	@$(BIN)/holdfast crds --out crds --out charts/holdfast/files/crds
+
+testbed-up: setup ## Three Kubernetes regions on this machine, Holdfast installed
+	$(BIN)/holdfast-testbed up
+	$(BIN)/holdfast-testbed install
+
+testbed-down: setup ## Remove the regions and all they left
+	$(BIN)/holdfast-testbed down
+
+clean: ## Remove what builds and tests left in the tree
+	rm -rf $(VENV) out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
