@@ -55,6 +55,7 @@ def gateway_options(command: Command) -> Command:
         click.option("--health-timeout", default=DEFAULT.health_timeout, show_default=True),
         click.option("--unhealthy-after", default=DEFAULT.unhealthy_after, show_default=True),
         click.option("--max-body", default=DEFAULT.max_body, show_default=True, help="Bytes."),
+        click.option("--peer-tls", default=DEFAULT.peer_tls, help="Folder: tls.crt, tls.key, ca.crt; default: no TLS."),
         click.option("--access-log/--no-access-log", default=DEFAULT.access_log, show_default=True),
     ]
     for flag in reversed(flags):

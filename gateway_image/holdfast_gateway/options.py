@@ -40,6 +40,8 @@ class Options:
     """Failed checks in a row after which a host gets no more traffic."""
     max_body: int = 4 * 1024 * 1024
     """The largest request body; a larger one is answered 413."""
+    peer_tls: str = ""
+    """Folder with `tls.crt`, `tls.key` and `ca.crt` for mutual TLS between gateways; empty for none."""
     access_log: bool = False
     """Whether every request is logged to stdout as one JSON line."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options, Role
-from holdfast_gateway.render import clusters, endpoints, listeners, routes
+from holdfast_gateway.render import clusters, endpoints, listeners, routes, tls
 from holdfast_gateway.render.bootstrap import bootstrap
 from holdfast_gateway.render.values import Document, local_cluster, service_cluster
 from holdfast_gateway.state import Snapshot
@@ -46,12 +46,18 @@ def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
         for cluster, hosts in clusters_of(route, snapshot, options, directory):
             built[endpoints_file(cluster["name"])] = discovery([hosts])
             cluster_list.append(cluster)
+    if options.peer_tls:
+        secrets = {name: discovery(held) for name, held in tls.secrets(options.peer_tls).items()}
+        built = secrets | built
     built[CLUSTERS] = discovery(cluster_list)
     built[CLIENT_TABLE] = discovery([routes.client_table(known)])
     ports = [listeners.client(options, f"{directory}/{CLIENT_TABLE}")]
     if options.role is Role.REGIONAL:
         built[PEER_TABLE] = discovery([routes.peer_table(known, snapshot)])
-        ports += [listeners.ready(known), listeners.peer(options, f"{directory}/{PEER_TABLE}")]
+        peer = listeners.peer(options, f"{directory}/{PEER_TABLE}")
+        if options.peer_tls:
+            peer["filter_chains"][0]["transport_socket"] = tls.peer_port(directory)
+        ports += [listeners.ready(known), peer]
     built[LISTENERS] = discovery(ports)
     return built
 
@@ -64,7 +70,10 @@ def clusters_of(
         path = f"{directory}/{endpoints_file(local_cluster(route.key))}"
         yield clusters.local(route, options, path), endpoints.local_endpoints(route, snapshot)
     path = f"{directory}/{endpoints_file(service_cluster(route.key))}"
-    yield clusters.service(route, options, path), endpoints.service_endpoints(route, snapshot, options)
+    cluster = clusters.service(route, options, path)
+    if options.peer_tls:
+        cluster["transport_socket"] = tls.to_peers(directory)
+    yield cluster, endpoints.service_endpoints(route, snapshot, options)
 
 
 def endpoints_file(cluster: str) -> str:

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 from processes import Server, engine, gateway
@@ -114,7 +115,7 @@ class Bed:
     number: int = field(default_factory=lambda: random.randint(1, 250))
     protocol: EngineProtocol = EngineProtocol.H2C
     mode: TrafficMode = TrafficMode.ACTIVE_ACTIVE
-    timing: dict[str, float] = field(default_factory=dict)
+    timing: dict[str, Any] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
     engines: dict[str, Server] = field(default_factory=dict)
     regions: dict[str, int] = field(default_factory=dict)
@@ -172,8 +173,6 @@ class Bed:
             found = self.gateways[name]
             wait_for(lambda found=found: status_of(f"{found.url}/ready") == 200, f"{name} is ready")
             if found.options.role is Role.REGIONAL and self.regions[name] > 0:
-                path = f"{found.peer_url}/ready/default/chat"
-                wait_for(lambda path=path: status_of(path) == 200, f"{name} has a healthy engine")
                 engines = self.regions[name]
                 wait_for(
                     lambda found=found, engines=engines: found.healthy_engines() == engines,

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import certificates
 import pytest
 import yaml
 from bed import Gateway, free_port, status_of, wait_for
@@ -26,7 +27,10 @@ def test_envoy_accepts_the_golden_files(golden: Path, tmp_path: Path) -> None:
     for name, text in split(golden.read_text()):
         moved = text.replace(PLACE, str(tmp_path)).replace("0.0.0.0", options.listen)
         moved = moved.replace("port_value: 9901", f"port_value: {options.admin_port}")
+        moved = moved.replace("/etc/holdfast/peer-tls", str(tmp_path / "tls"))
         (tmp_path / name).write_text(moved)
+    certificates.authority(tmp_path / "tls")
+    certificates.certificate(tmp_path / "tls")
     listeners = len(yaml.safe_load((tmp_path / "lds.yaml").read_text())["resources"])
     found = Gateway(tmp_path, options, gateway(tmp_path, options.admin_port))
     found.server.start()

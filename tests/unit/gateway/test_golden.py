@@ -35,6 +35,7 @@ CASES = {
     "two-services": case(REGIONAL, route("chat"), route("code", namespace="team", engine_port=9000)),
     "edge-active-active": case(EDGE, route()),
     "edge-active-passive": case(EDGE, route(mode=TrafficMode.ACTIVE_PASSIVE)),
+    "mutual-tls": case(replace(REGIONAL, peer_tls="/etc/holdfast/peer-tls"), route()),
     "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
     "nothing-yet": (Snapshot(), REGIONAL),
 }

@@ -1,0 +1,54 @@
+"""Mutual TLS between gateways: both sides show a certificate of one private authority.
+
+Certificates are read through Envoy's secret discovery: a renewed Secret takes effect without a restart.
+"""
+
+from __future__ import annotations
+
+from holdfast_gateway.render.values import Document, file_source, typed
+
+CERTIFICATE = "sds-certificate.yaml"
+AUTHORITY = "sds-authority.yaml"
+
+
+def secrets(source: str) -> dict[str, list[Document]]:
+    """File name → secrets; `source` is a folder with `tls.crt`, `tls.key`, `ca.crt`, such as a mounted Secret."""
+    watched = {"path": source}
+    certificate = {
+        "certificate_chain": {"filename": f"{source}/tls.crt"},
+        "private_key": {"filename": f"{source}/tls.key"},
+        "watched_directory": watched,
+    }
+    authority = {"trusted_ca": {"filename": f"{source}/ca.crt"}, "watched_directory": watched}
+    message = "extensions.transport_sockets.tls.v3.Secret"
+    return {
+        CERTIFICATE: [typed(message, name="certificate", tls_certificate=certificate)],
+        AUTHORITY: [typed(message, name="authority", validation_context=authority)],
+    }
+
+
+def peer_port(directory: str) -> Document:
+    """For a listener: no client without a certificate. `directory` holds Envoy's files."""
+    return socket("DownstreamTlsContext", directory, require_client_certificate=True)
+
+
+def to_peers(directory: str) -> Document:
+    """For a cluster."""
+    return socket("UpstreamTlsContext", directory)
+
+
+def socket(message: str, directory: str, **fields: bool) -> Document:
+    """A transport socket."""
+    common = {
+        "alpn_protocols": ["h2"],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_certificate_sds_secret_configs": [
+            {"name": "certificate", "sds_config": file_source(f"{directory}/{CERTIFICATE}")}
+        ],
+        "validation_context_sds_secret_config": {
+            "name": "authority",
+            "sds_config": file_source(f"{directory}/{AUTHORITY}"),
+        },
+    }
+    context = typed(f"extensions.transport_sockets.tls.v3.{message}", common_tls_context=common, **fields)
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}

@@ -1,0 +1,27 @@
+"""Certificates for tests, made by the openssl command."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+
+
+def authority(folder: Path) -> None:
+    """Makes `ca.crt` and `ca.key`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    openssl(folder, "req", "-x509", *EC, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority")
+
+
+def certificate(folder: Path) -> None:
+    """Makes `tls.crt` and `tls.key`, signed by the folder's authority."""
+    request = [*EC[:-2], "-keyout", "tls.key", "-out", "tls.csr", "-subj", "/CN=gateway"]
+    openssl(folder, "req", *request, "-addext", "subjectAltName=DNS:gateway")
+    signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-copy_extensions", "copy"]
+    openssl(folder, "x509", "-req", "-in", "tls.csr", *signed, "-out", "tls.crt")
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    """Runs openssl in a folder. Raises subprocess.CalledProcessError."""
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
