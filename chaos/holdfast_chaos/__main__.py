@@ -33,10 +33,11 @@ POLL_SECONDS = 0.1
 
 
 class _Group(click.Group):
-    """Turns expected errors into one sentence and exit code 1, and SIGTERM into an orderly end."""
+    """Turns expected errors into one sentence and exit code 1, and signals into an orderly end."""
 
     def invoke(self, context: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, _end)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _end)
         try:
             return super().invoke(context)
         except ChaosError as error:

@@ -14,20 +14,21 @@ SAMPLES = 5
 
 def print_report(run: Run, console: Console) -> None:
     """Print what the clients saw, by region, and what failed; the verdict last."""
-    console.print(_summary(run))
-    console.print(_regions(run))
-    for title, failures in (
-        ("Failed requests", run.measured.failures),
-        ("Streams not completed", run.measured.stream_failures),
-    ):
-        if failures:
-            console.print(_failures(title, failures))
+    tables = {"What the clients saw": _summary(run), "Requests answered, by region": _regions(run)}
+    if failures := run.measured.failures:
+        tables["Failed requests"] = _failures(failures)
+    if failures := run.measured.stream_failures:
+        tables["Streams not completed"] = _failures(failures)
+    for title, table in tables.items():
+        console.print(title, style="bold")
+        console.print(table)
+        console.print()
     console.print(verdict(run), style="bold green" if run.passed else "bold red", markup=False)
 
 
 def _summary(run: Run) -> Table:
     measured, streams = run.measured, run.measured.streams
-    table = Table(title="What the clients saw", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     failed = "green" if measured.requests_failed == 0 else "red"
     rows = {
         "requests": f"{measured.requests:,}, failed [{failed}]{measured.requests_failed:,}[/]",
@@ -60,7 +61,7 @@ def _latency(latency: Latency) -> str:
 
 
 def _regions(run: Run) -> Table:
-    table = Table(title="Requests answered, by region", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(header_style="dim", box=None, padding=(0, 2, 0, 0))
     table.add_column("REGION")
     phases = list(Phase) if run.fault else [Phase.BEFORE]
     for phase in phases:
@@ -70,8 +71,8 @@ def _regions(run: Run) -> Table:
     return table
 
 
-def _failures(title: str, failures: tuple[Failures, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+def _failures(failures: tuple[Failures, ...]) -> Table:
+    table = Table(header_style="dim", box=None, padding=(0, 2, 0, 0))
     for heading, justify in (("COUNT", "right"), ("FIRST", "right"), ("WHY", "left"), ("EXAMPLE", "left")):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for group in failures[:SAMPLES]:

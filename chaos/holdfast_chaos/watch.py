@@ -23,7 +23,7 @@ class LoadWatch:
         self._seconds = seconds
         self._next = 0.0
         self._seen = 0
-        self._failed = self._cut = 0
+        self._ok = self._failed = self._cut = 0
         self._status = Status("load", console=console) if console.is_terminal else None
 
     def __enter__(self) -> LoadWatch:
@@ -54,14 +54,15 @@ class LoadWatch:
         """Totals, and who answered since the line before."""
         fresh = self._records[self._seen :]
         self._seen += len(fresh)
-        answers: Counter[str] = Counter()
+        lately: Counter[str] = Counter()
         for record in fresh:
             if isinstance(record, RequestRecord):
-                answers[record.region] += record.ok
+                lately[record.region] += record.ok
+                self._ok += record.ok
                 self._failed += not record.ok
             elif isinstance(record, StreamRecord):
                 self._cut += record.outcome is not StreamOutcome.COMPLETED
-        regions = ", ".join(f"{name} {count}" for name, count in sorted(answers.items()) if name and count)
-        running = "waiting for the last answers" if elapsed > self._seconds else f"of {self._seconds:.0f} s"
-        counts = f"requests failed {self._failed}, streams cut {self._cut}"
-        return f"{elapsed:5.1f} s {running}; {counts}" + (f"; answered lately: {regions}" if regions else "")
+        stage = "waiting for the last answers" if elapsed > self._seconds else f"of {self._seconds:.0f} s"
+        counts = f"{self._ok:,} requests ok, {self._failed:,} failed; {self._cut} streams cut"
+        regions = ", ".join(f"{name} {count}" for name, count in sorted(lately.items()) if name and count)
+        return f"{elapsed:5.1f} s {stage}: {counts}" + (f"; lately {regions}" if regions else "")

@@ -34,7 +34,7 @@ def test_the_projects_example_can_be_read() -> None:
 def test_what_is_no_service_is_refused_with_the_files_name(text: str, tmp_path: Path) -> None:
     (tmp_path / "service.yaml").write_text(text)
 
-    with pytest.raises(ServiceError, match="service.yaml"):
+    with pytest.raises(ServiceError, match=r"service\.yaml"):
         read_service(tmp_path / "service.yaml")
 
 
