@@ -19,8 +19,12 @@ def present(folder: Path) -> tuple[Fault, ...]:
 
 
 def add(folder: Path, fault: Fault) -> None:
-    """Record one more fault; done before it is injected, so that healing knows of it however that ends."""
-    _write(folder, (*present(folder), fault))
+    """Record one more fault; done before it is injected, so that healing knows of it however that ends.
+
+    A fault of the same kind as one before takes its place, as it does in fact.
+    """
+    others = tuple(former for former in present(folder) if former.kind is not fault.kind)
+    _write(folder, (*others, fault))
 
 
 def clear(folder: Path) -> None:

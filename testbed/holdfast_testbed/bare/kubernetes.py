@@ -8,7 +8,6 @@ folder of the cache which is renamed at the end, so a cache folder that exists i
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ from holdfast_testbed.locks import held
 from holdfast_testbed.paths import cache_root
 from holdfast_testbed.progress import Progress, Update
 
-from . import debian
+from . import apt_sources, debian
 from .host import require_bookworm, require_space
 
 VERSION = "v1.20.2"
@@ -73,44 +72,11 @@ def _build_into(target: Path, progress: Progress) -> None:
         built.rename(target)
 
 
-def source_stanzas(files: dict[str, str]) -> dict[str, str]:
-    """From apt's source files by name, files in which the same Debian archives are asked for sources."""
-    found: dict[str, str] = {}
-    for name, text in files.items():
-        if name.endswith(".sources"):
-            stanzas = [_as_source_stanza(stanza) for stanza in re.split(r"\n\s*\n", text)]
-            kept = "\n\n".join(stanza for stanza in stanzas if stanza)
-        else:
-            lines = (_as_source_line(line) for line in text.splitlines())
-            kept = "\n".join(line for line in lines if line)
-        if kept:
-            found[name] = kept + "\n"
-    return found
-
-
-def _as_source_stanza(stanza: str) -> str:
-    lines = [line for line in stanza.splitlines() if line.strip() and not line.startswith("#")]
-    text = "\n".join(lines)
-    types = re.search(r"^Types:.*\bdeb\b", text, re.MULTILINE)
-    main = re.search(r"^Components:.*\bmain\b", text, re.MULTILINE)
-    suite = re.search(r"^Suites:.*\bbookworm", text, re.MULTILINE)
-    if not (types and main and suite):
-        return ""
-    return re.sub(r"^Types:.*$", "Types: deb-src", text, flags=re.MULTILINE)
-
-
-def _as_source_line(line: str) -> str:
-    matched = re.match(r"deb(\s+(?:\[[^\]]*\]\s+)?\S+\s+bookworm\S*\s.*\bmain\b.*)$", line.strip())
-    return f"deb-src{matched[1]}" if matched else ""
-
-
 def _fetch_source(folder: Path, log: Path, update: Update) -> Path:
     apt = folder / "apt"
     (apt / "parts").mkdir(parents=True)
     (apt / "lists" / "partial").mkdir(parents=True)
-    system = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
-    texts = {path.name: path.read_text() for path in system if path.suffix in {".list", ".sources"} and path.exists()}
-    sources = source_stanzas(texts)
+    sources = apt_sources.source_stanzas(apt_sources.system_sources())
     if not sources:
         raise BuildError("apt knows no Debian 12 `main` archive to take Kubernetes' source from; add one.")
     for name, text in sources.items():

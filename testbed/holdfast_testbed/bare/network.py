@@ -76,6 +76,8 @@ def ensure_backbone(plan: AddressPlan) -> None:
         commands = backbone_creation(plan) + commands
     for command in commands:
         run(command)
+    if _firewall_sees_bridges() and not succeeds(["iptables", "-w", "-C", *_forward(plan)]):
+        run(["iptables", "-w", "-I", *_forward(plan)])
 
 
 def ensure_region(site: Site) -> None:
@@ -106,6 +108,18 @@ def remove_backbone(plan: AddressPlan) -> None:
     if link_exists(plan.bridge):
         run(["ip", "link", "del", plan.bridge])
     succeeds(["ip", "route", "del", "blackhole", str(plan.network)])
+    if _firewall_sees_bridges():
+        succeeds(["iptables", "-w", "-D", *_forward(plan)])
+
+
+def _firewall_sees_bridges() -> bool:
+    """Whether packets that only cross a bridge pass the host's firewall, as where Docker runs, which drops them."""
+    setting = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    return setting.exists() and setting.read_text().strip() == "1"
+
+
+def _forward(plan: AddressPlan) -> list[str]:
+    return ["FORWARD", "-i", plan.bridge, "-o", plan.bridge, "-j", "ACCEPT"]
 
 
 def unmount_namespaces() -> None:

@@ -7,12 +7,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from holdfast_testbed.bare.apt_sources import SUITE, mirror, system_sources
 from holdfast_testbed.commands import run_logged
 from holdfast_testbed.progress import Progress
 
 from .archive import write_layer
 
-SUITE = "bookworm"
 PACKAGES = ("python3", "ca-certificates")
 USER = "holdfast:x:65532:65532:holdfast:/tmp:/usr/sbin/nologin\n"
 # What no process of an image reads.
@@ -55,7 +55,14 @@ def ensure_base_layer(layers: Path, progress: Progress) -> Path:
     ):
         root = Path(name) / "root"
         include = ",".join(PACKAGES)
-        command = ["debootstrap", "--variant=minbase", f"--include={include}", SUITE, str(root)]
+        command = [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={include}",
+            SUITE,
+            str(root),
+            mirror(system_sources()),
+        ]
         run_logged(command, log, timeout=DEBOOTSTRAP_SECONDS)
         slim(root)
         write_layer(target, root)

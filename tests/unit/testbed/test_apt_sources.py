@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast_testbed.bare.kubernetes import source_stanzas
+from holdfast_testbed.bare.apt_sources import DEFAULT_MIRROR, mirror, source_stanzas
 
 DEBIAN = """\
 Types: deb
@@ -37,3 +37,18 @@ def test_one_line_sources_keep_their_options() -> None:
 def test_a_stanza_that_names_both_types_asks_for_sources_only() -> None:
     both = DEBIAN.replace("Types: deb", "Types: deb deb-src")
     assert "Types: deb-src\n" in source_stanzas({"debian.sources": both})["debian.sources"]
+
+
+def test_images_come_from_the_mirror_of_the_release_not_of_its_security_updates() -> None:
+    security = DEBIAN.replace("mirror.example/debian", "mirror.example/security")
+    security = security.replace("bookworm bookworm-updates", "bookworm-security")
+    assert mirror({"debian.sources": security + "\n" + DEBIAN}) == "http://mirror.example/debian"
+
+
+def test_the_mirror_is_found_in_one_line_sources_too() -> None:
+    lines = "deb http://a.example/security bookworm-security main\ndeb [arch=amd64] http://b.example bookworm main\n"
+    assert mirror({"sources.list": lines}) == "http://b.example"
+
+
+def test_without_a_debian_source_the_mirror_is_debians_own() -> None:
+    assert mirror({}) == DEFAULT_MIRROR
