@@ -1,4 +1,4 @@
-"""The command line `holdfast-chaos`: `demo`, and `load` against any OpenAI-compatible server."""
+"""The command line: `demo`, and `load` against any OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from .client import LoadSpec
 from .errors import ChaosError
 from .load_process import LoadProcess
 from .measure import measure
-from .output import write_files
 from .records import Records
 from .report import Run, report_json, verdict
 from .table import print_report
@@ -150,6 +149,8 @@ def _progress_console() -> Console:
 def _deliver(run: Run, records: Records, out: Path | None, output: str) -> None:
     """Print the report and write its files."""
     if out is not None:
+        from .output import write_files  # matplotlib is slow to import
+
         write_files(run, records, out)
     if output == "json":
         click.echo(json.dumps(report_json(run), indent=2))

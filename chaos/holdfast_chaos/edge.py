@@ -44,7 +44,7 @@ class Edge:
         command = [sys.executable, "-m", "holdfast_gateway", "run", "--role", "edge", "--listen", HOST]
         command += ["--dir", str(Path(self._folder.name) / "envoy"), "--client-port", str(self._port)]
         command += ["--metrics-port", str(self._metrics_port), "--admin-port", str(self._admin_port)]
-        command += ["--settle", "0", "--drain", "1"]
+        command += ["--settle", "0", "--drain", "1", "--concurrency", "1"]
         for kubeconfig in self._kubeconfigs:
             command += ["--kubeconfig", str(kubeconfig)]
         with self._log.open("wb") as log:
