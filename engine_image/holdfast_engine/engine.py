@@ -81,6 +81,8 @@ class Engine:
         self._process: asyncio.subprocess.Process | None = None
         self._follower: asyncio.Task[None] | None = None
         self._watchdog: asyncio.Task[None] | None = None
+        self.ended = asyncio.Event()
+        """Set when the generation loop is over; then the process is of no more use."""
         self._idle = asyncio.Event()
         self._idle.set()
         metrics.follow(self.running, self.waiting, lambda: self._cache_usage)
@@ -165,7 +167,7 @@ class Engine:
             if self._watch.tick(now - last) and self._known and not self.health.stalled:
                 logger.error("no generation step completed for too long: failing %d requests", len(self._open))
                 self.health.stalled = True
-                self.fail_all(GenerationError("The generation loop makes no progress.", code="stalled"))
+                self.fail_all(UnavailableError("The generation loop makes no progress.", code="stalled"))
             last = now
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
@@ -203,7 +205,8 @@ class Engine:
         logger.error("the generation loop is over: %s", failure)
         self.health.failure = failure
         self._known.clear()
-        self.fail_all(GenerationError(f"The generation loop failed: {failure}"))
+        self.fail_all(UnavailableError(f"The generation loop failed: {failure}", code="failed"))
+        self.ended.set()
 
     def _tell(self, id: int, item: list[int] | tuple[list[int], str | None] | EngineError) -> None:
         if (generation := self._known.get(id)) is not None:

@@ -59,7 +59,7 @@ class UnavailableError(EngineError):
 
 
 class GenerationError(EngineError):
-    """The generation loop failed, stalled or refused a request that had been accepted."""
+    """The generation loop refused a request that had been accepted; another engine would, too."""
 
     code = "generation_failed"
 

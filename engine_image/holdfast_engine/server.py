@@ -49,7 +49,10 @@ class ServeConfig:
 
 
 def serve(config: ServeConfig) -> NoReturn:
-    """Serve until SIGTERM or SIGINT, then drain and exit with 0; a second signal ends at once."""
+    """Serve until SIGTERM or SIGINT, then drain and exit with 0; a second signal ends at once.
+
+    Exits with 1 when the generation loop is over, also before it began (a broken model): its supervisor starts it anew.
+    """
     code = 1
     try:
         code = asyncio.run(_serve(config))
@@ -83,18 +86,22 @@ async def _serve(config: ServeConfig) -> int:
     serving = asyncio.create_task(server.serve())
     logger.info("listening on %s:%d, loading %s", config.host, config.port, config.worker.model)
     await engine.start()
-    asked_to_stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait({serving, asked_to_stop}, return_when=asyncio.FIRST_COMPLETED)
+    ends = [serving, asyncio.create_task(stopping.wait()), asyncio.create_task(engine.ended.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         logger.error("the HTTP server ended: %s", serving.exception())
         engine.kill()
         return 1
-    await _drain(engine, config.drain_seconds)
+    if not engine.ended.is_set():
+        await _drain(engine, config.drain_seconds)
     await asyncio.sleep(FLUSH_SECONDS)
     server.stop()  # type: ignore[no-untyped-call]
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
     engine.kill()
+    if engine.ended.is_set() and not stopping.is_set():
+        logger.error("leaving: %s", engine.health.failure)
+        return 1
     logger.info("drained, leaving")
     return 0
 
