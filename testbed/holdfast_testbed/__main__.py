@@ -110,6 +110,19 @@ def build_images_command(source: Path | None, images: tuple[str, ...]) -> None:
 
 @main.command()
 @_name
+@click.option("--source", default=None, type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="The project's folder; found from here by default.")  # fmt: skip
+def install(name: str, source: Path | None) -> None:
+    """Bring the project's Holdfast into every region: images, Helm chart, Region objects."""
+    # Helm's library takes a moment to load, which the other commands need not wait for.
+    from .install import install as install_everywhere
+
+    progress = Progress()
+    install_everywhere(Testbed(name, progress), progress, source=source)
+
+
+@main.command()
+@_name
 @click.argument("kind", type=click.Choice([*(str(kind) for kind in FaultKind), "heal"]))
 @click.argument("region")
 @click.option(

@@ -40,7 +40,7 @@ def wait_gone(pid: int) -> None:
     pytest.fail(f"process {pid} still runs")
 
 
-def test_the_port_answers_while_the_model_loads_and_a_broken_model_ends_the_process(launch: Launch, tmp_path: Path) -> None:
+def test_the_port_answers_while_loading_and_a_broken_model_ends_the_process(launch: Launch, tmp_path: Path) -> None:
     pipe = tmp_path / "model.gguf"
     os.mkfifo(pipe)  # opening it blocks: the model stays "loading" until the test opens the other end
     engine = launch(model=pipe)
@@ -104,7 +104,7 @@ def test_the_pipeline_process_does_not_outlive_its_server(launch: Launch) -> Non
     wait_gone(worker)
 
 
-def test_requests_are_told_to_go_elsewhere_and_the_process_ends_when_the_generation_loop_dies(launch: Launch, post_raw: Post) -> None:
+def test_a_dead_generation_loop_sends_requests_elsewhere_and_ends_the_process(launch: Launch, post_raw: Post) -> None:
     engine = launch(*PACED).wait_ready()
     stream = post_raw(engine, max_tokens=LONG, stream=True)
     whole = post_raw(engine, max_tokens=LONG)
