@@ -35,7 +35,8 @@ class Options:
     """A connection that sends no frame for this long after a ping is closed; its requests are retried."""
     connect_timeout: float = 0.5
     health_interval: float = 0.25
-    health_timeout: float = 1.0
+    health_timeout: float = 2.0
+    """Patient, as a busy engine may answer late; what is dead or frozen is found by connections and pings."""
     unhealthy_after: int = 2
     """Failed checks in a row after which a host gets no more traffic."""
     max_body: int = 4 * 1024 * 1024

@@ -64,7 +64,7 @@ def upstream(name: str, options: Options, endpoints: str, protocol: EngineProtoc
         },
         ignore_health_on_host_removal=True,
         circuit_breakers={"thresholds": [open_breaker("DEFAULT"), open_breaker("HIGH")]},
-        outlier_detection=outlier_detection(),
+        outlier_detection=outlier_detection(options),
         typed_extension_protocol_options={
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http_protocol(protocol, options)
         },
@@ -109,12 +109,14 @@ def health_check(options: Options, path: str, protocol: EngineProtocol) -> Docum
     }
 
 
-def outlier_detection() -> Document:
+def outlier_detection(options: Options) -> Document:
     """Eject hosts that cannot be reached or that drop requests, sooner than health checks notice.
 
     Only what happens on the way counts, never a status code: an overloaded engine that refuses is doing its
-    job, and must not lose its place. A health check that passes ends the ejection.
+    job, and must not lose its place. A health check that passes ends the ejection; without one it lasts until
+    the health checks have had time to fail as well.
     """
+    longest = 1 + options.unhealthy_after * (options.health_interval + options.health_timeout)
     return {
         "split_external_local_origin_errors": True,
         "consecutive_local_origin_failure": 3,
@@ -125,8 +127,8 @@ def outlier_detection() -> Document:
         "enforcing_local_origin_success_rate": 0,
         "enforcing_failure_percentage": 0,
         "interval": "1s",
-        "base_ejection_time": "2s",
-        "max_ejection_time": "10s",
+        "base_ejection_time": seconds(longest),
+        "max_ejection_time": seconds(3 * longest),
         "max_ejection_percent": 100,
     }
 

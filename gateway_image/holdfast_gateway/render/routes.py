@@ -76,7 +76,7 @@ def service_route(route: Route) -> Document:
 def engine_route(route: Route, snapshot: Snapshot) -> Document:
     """To this region's engines; a retry goes to another engine, so there are none with a single one."""
     engines = len(snapshot.engines.get(route.key, ()))
-    retries = min(MAX_LOCAL_RETRIES, max(0, engines - 1))
+    retries = MAX_LOCAL_RETRIES if engines > 1 else 0
     return {
         "match": {
             "prefix": "/",

@@ -16,14 +16,16 @@ pytestmark = pytest.mark.integration
 KILL = pytest.param(Server.kill, id="killed")
 FREEZE = pytest.param(Server.freeze, id="frozen")
 Fault = Callable[[Server], None]
+LOCAL_RETRIES = r"^cluster\.local/default/chat\.upstream_rq_retry_success$"
 
 
 @pytest.mark.parametrize("fault", [KILL, FREEZE])
 async def test_no_request_fails_when_one_of_two_engines_is_lost(whole_bed: Bed, fault: Fault) -> None:
+    before = whole_bed.gateways["us"].stat(LOCAL_RETRIES)
     outcomes = await send_load(whole_bed.gateways["us"].url, Load(), lambda: fault(whole_bed.engines["us-0"]))
     print(summary(outcomes))
     assert failed(outcomes) == []
-    assert {outcome.region for outcome in outcomes} == {"us"}, "the other local engine takes over"
+    assert whole_bed.gateways["us"].stat(LOCAL_RETRIES) > before, "the other local engine takes over"
 
 
 @pytest.mark.parametrize("fault", [KILL, FREEZE])
@@ -37,7 +39,7 @@ async def test_no_request_fails_when_a_region_loses_all_engines_behind_a_living_
     outcomes = await send_load(whole_bed.gateways["us"].url, Load(), lose_all)
     print(summary(outcomes))
     assert failed(outcomes) == []
-    assert {outcome.region for outcome in outcomes} == {"us", "eu"}, "the next region in order takes over"
+    assert {outcome.region for outcome in outcomes} >= {"us", "eu"}, "the next region in order takes over"
 
 
 @pytest.mark.parametrize("fault", [KILL, FREEZE])

@@ -211,7 +211,7 @@ def test_retries_within_a_region_are_bounded_by_its_engines() -> None:
         (policy,) = find(files(snapshot, REGIONAL, "/d")[PEER_TABLE], "num_retries")
         return int(policy)
 
-    assert [retries(engines) for engines in (0, 1, 2, 3, 9)] == [0, 0, 1, 2, 2]
+    assert [retries(engines) for engines in (0, 1, 2, 3, 9)] == [0, 0, 2, 2, 2]
 
 
 def test_durations_have_no_needless_digits() -> None:
