@@ -1,4 +1,4 @@
-"""The command line: `demo`, and `load` against any OpenAI-compatible server."""
+"""The command line: `demo`, `load` against any OpenAI-compatible server, and `bench`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from .bench import registry
 from .client import LoadSpec
 from .errors import ChaosError
 from .load_process import LoadProcess
@@ -90,8 +91,9 @@ def demo(
     """
     from holdfast_testbed.errors import TestbedError
 
-    from .demo import DemoOptions, default_service, run_demo
+    from .demo import DemoOptions, run_demo
     from .experiment import Plan
+    from .ready import default_service
 
     if not fault_at < heal_at < load["seconds"]:
         raise click.UsageError("--fault-at must come before --heal-at, and that before the end (--seconds).")
@@ -132,6 +134,43 @@ def load(headers: tuple[str, ...], out: Path | None, output: str, **flags: Any) 
     _exit_by(run)
 
 
+@main.command()
+@click.option("--only", multiple=True, type=click.Choice(registry.names()), help="Benchmarks to run; all by default.")
+@click.option("--seconds", default=30.0, show_default=True, type=click.FloatRange(0, min_open=True),
+              help="How long each benchmark measures.")  # fmt: skip
+@click.option("--service", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="The LLMService to apply; the project's example by default.")  # fmt: skip
+@click.option("--name", default="holdfast", show_default=True, help="Which testbed.")
+@click.option("--as-is", is_flag=True, help="Measure what the testbed runs now: start, install and apply nothing.")
+@click.option("--out", default="out/bench", show_default=True, type=FOLDER, help="Folder of the JSON files.")
+@click.option("-o", "--output", default="table", show_default=True, type=click.Choice(["table", "json"]))
+def bench(
+    only: tuple[str, ...], seconds: float, service: Path | None, name: str, as_is: bool, out: Path, output: str
+) -> None:
+    """Measure and print; one JSON file for each benchmark. Brings up regions for those that need them."""
+    from holdfast_testbed.errors import TestbedError
+    from holdfast_testbed.progress import Progress
+
+    from .bench.report import print_outcome
+    from .bench.runner import BenchOptions, run_benchmarks
+    from .ready import default_service
+
+    options = BenchOptions(name, service or default_service(), out, seconds, as_is)
+    benchmarks = registry.load(only or registry.names())
+    written = {}
+    try:
+        for content, outcome in run_benchmarks(benchmarks, options, Progress(_progress_console())):
+            written[content["name"]] = content
+            if output == "table":
+                print_outcome(outcome, _table_console())
+    except TestbedError as error:
+        raise click.ClickException(str(error)) from error
+    if output == "json":
+        click.echo(json.dumps(written, indent=2))
+    else:
+        _table_console().print(f"The same as JSON: {out}/", markup=False, soft_wrap=True)
+
+
 def _headers(given: tuple[str, ...]) -> dict[str, str]:
     headers = {}
     for one in given:
@@ -146,6 +185,12 @@ def _progress_console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def _table_console() -> Console:
+    """Standard output, wide where nobody looks at it."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
 def _deliver(run: Run, records: Records, out: Path | None, output: str) -> None:
     """Print the report and write its files."""
     if out is not None:
@@ -155,8 +200,8 @@ def _deliver(run: Run, records: Records, out: Path | None, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(report_json(run), indent=2))
         return
-    console = Console(highlight=False)
-    print_report(run, console if console.is_terminal else Console(highlight=False, width=160))
+    console = _table_console()
+    print_report(run, console)
     if out is not None:
         console.print(f"Report, picture and records: {out}/", markup=False, soft_wrap=True)
 

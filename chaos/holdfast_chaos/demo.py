@@ -12,24 +12,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from holdfast_testbed.install import install
 from holdfast_testbed.progress import Progress
 from holdfast_testbed.testbed import Testbed
 
 from .client import LoadSpec
 from .edge import Edge
-from .errors import ServiceError
 from .experiment import Plan, run_experiment
 from .load_process import LoadProcess
 from .measure import measure
+from .ready import bring_up
 from .records import Records
 from .report import Run
-from .service import RegionalService, Service, read_service, wait_until_serving
+from .service import RegionalService, Service, read_service
 from .versions import read_versions
 from .watch import LoadWatch
-
-REGIONS = 3
-EXAMPLE = Path("examples") / "chat.yaml"
 
 
 @dataclass(frozen=True)
@@ -50,32 +46,11 @@ def run_demo(options: DemoOptions, console: Console) -> tuple[Run, Records]:
     progress = Progress(console)
     bed = Testbed(options.bed, progress)
     try:
-        regions = _prepare(bed, service, progress)
+        regions = bring_up(bed, service, progress)
         return _experiment(options, bed, service, regions, progress, console)
     finally:
         if not options.keep:
             bed.down()
-
-
-def default_service() -> Path:
-    """The example in the source tree; ServiceError if this is not run from one."""
-    for folder in Path(__file__).resolve().parents:
-        if (folder / EXAMPLE).is_file():
-            return folder / EXAMPLE
-    raise ServiceError(f"There is no {EXAMPLE} above this package; name a service with --service.")
-
-
-def _prepare(bed: Testbed, service: Service, progress: Progress) -> list[RegionalService]:
-    """Regions, Holdfast in them, and the service serving in each."""
-    bed.up(REGIONS)
-    install(bed, progress)
-    regions = [RegionalService(region.name, region.kubeconfig, service) for region in bed.regions]
-    with progress.step(f"applying the service {service.name} in {len(regions)} regions"):
-        for region in regions:
-            region.apply()
-    with progress.step(f"waiting until {service.name} serves in every region") as update:
-        wait_until_serving(regions, update)
-    return regions
 
 
 def _experiment(

@@ -48,6 +48,7 @@ def upstream(name: str, options: Options, endpoints: str, protocol: EngineProtoc
       then the checks may be what is wrong.
     - New hosts count only after their first check. Hosts that leave get no new request at once and keep
       those that they have: a drained engine or region stops taking requests though it is healthy.
+    - Workers learn of a host's health at once; by default, changes within a second of another wait it out.
     - Circuit breakers are out of the way, as they would fail requests that another region could answer.
     """
     return typed(
@@ -61,6 +62,7 @@ def upstream(name: str, options: Options, endpoints: str, protocol: EngineProtoc
         common_lb_config={
             "healthy_panic_threshold": {"value": 1},
             "ignore_new_hosts_until_first_hc": True,
+            "update_merge_window": "0s",
         },
         ignore_health_on_host_removal=True,
         circuit_breakers={"thresholds": [open_breaker("DEFAULT"), open_breaker("HIGH")]},

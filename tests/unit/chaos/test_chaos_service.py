@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.api.conditions import Condition, ConditionStatus, ConditionType, Reason
-from holdfast_chaos.demo import default_service
 from holdfast_chaos.errors import ServiceError
+from holdfast_chaos.ready import default_service
 from holdfast_chaos.service import is_serving, read_service
 
 

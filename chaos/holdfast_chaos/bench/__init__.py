@@ -1,0 +1,1 @@
+"""Benchmarks: numbers that are printed and written down, and never asserted."""

@@ -1,0 +1,128 @@
+"""The chart as Helm itself lints and renders it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import kubernetes_validate
+import pytest
+import yaml
+
+from holdfast.adapters.cluster import PLURALS
+from holdfast.api.crd import DEFINITIONS, definition
+
+CHART = Path(__file__).parents[3] / "charts" / "holdfast"
+VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+VALUES: dict[str, dict[str, Any]] = {
+    "least": {"region": "us-east"},
+    "host-ports": {"region": "us-east", "gateway": {"exposure": {"type": "HostPort"}}},
+    "everything": {
+        "region": "us-east",
+        "imagePullSecrets": [{"name": "registry"}],
+        "gateway": {
+            "exposure": {"type": "NodePort", "annotations": {"a": "b"}},
+            "extraArgs": ["--access-log"],
+            "nodeSelector": {"role": "edge"},
+            "tolerations": [{"operator": "Exists"}],
+        },
+        "edge": {"enabled": True},
+    },
+    "no-crds": {"region": "us-east", "crds": {"install": False}},
+}
+
+
+def render(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every object of the chart."""
+    with helm_python.Chart.load(CHART) as chart:
+        files = chart.render(values, name="holdfast", namespace="holdfast-system")
+    texts = [text for path, text in files.items() if not path.endswith("NOTES.txt")]
+    return [document for text in texts for document in yaml.safe_load_all(text) if document]
+
+
+def find(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    return next(each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name)
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_the_chart_lints_clean(case: str) -> None:
+    report = helm_python.lint(CHART, VALUES[case], strict=True)
+
+    assert report["errors"] == []
+    assert [message for message in report["messages"] if message["severity"] > 1] == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", VALUES)
+def test_what_the_chart_renders_is_valid_kubernetes(case: str, version: str) -> None:
+    for each in render(VALUES[case]):
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_the_chart_brings_the_crds_of_the_types_and_keeps_them() -> None:
+    objects = render(VALUES["least"])
+
+    for expected in map(definition, DEFINITIONS):
+        crd = find(objects, "CustomResourceDefinition", expected["metadata"]["name"])
+        assert crd["spec"] == expected["spec"]
+        assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_the_crds_can_be_left_out() -> None:
+    assert not [each for each in render(VALUES["no-crds"]) if each["kind"] == "CustomResourceDefinition"]
+
+
+def test_the_operator_may_write_every_kind_that_it_makes_and_no_other() -> None:
+    role = find(render(VALUES["least"]), "ClusterRole", "holdfast-operator")
+    writable = {
+        resource
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        if {"create", "patch", "delete"} <= set(rule["verbs"])
+    }
+
+    assert writable == set(PLURALS.values()) - {"llmservices"}
+    assert all("*" not in (*rule["verbs"], *rule["resources"], *rule["apiGroups"]) for rule in role["rules"])
+
+
+def test_a_gateway_may_only_read() -> None:
+    role = find(render(VALUES["least"]), "ClusterRole", "holdfast-gateway")
+
+    assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
+
+
+@pytest.mark.parametrize("kind", ["Deployment"])
+def test_no_container_runs_as_root_or_may_write_its_image(kind: str) -> None:
+    for each in render(VALUES["everything"]):
+        if each["kind"] != kind:
+            continue
+        pod = each["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+def test_a_gateway_is_given_the_same_options_at_start_and_while_it_runs() -> None:
+    pod = find(render(VALUES["everything"]), "Deployment", "holdfast-gateway")["spec"]["template"]["spec"]
+    [init] = pod["initContainers"]
+    agent = next(each for each in pod["containers"] if each["name"] == "agent")
+
+    assert init["args"][0] == "init"
+    assert set(init["args"][1:]) == set(agent["args"][1:]) - {"--status-port=9903"}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "region"),
+        ({"region": "US East"}, "region"),
+        ({"region": "a", "gatway": {}}, "gatway"),
+        ({"region": "a", "gateway": {"exposure": {"type": "Magic"}}}, "LoadBalancer"),
+        ({"region": "a", "gateway": {"replicas": 0}}, "replicas"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=words):
+        render(values)
