@@ -76,15 +76,6 @@ class World:
         with self.api(region) as api:
             return list(client.CoreV1Api(api).list_namespaced_pod("default", label_selector=labels).items)
 
-    def gateway_pod(self, region: str) -> Any:
-        with self.api(region) as api:
-            [pod] = (
-                client.CoreV1Api(api)
-                .list_namespaced_pod("holdfast-system", label_selector="app.kubernetes.io/name=holdfast-gateway")
-                .items
-            )
-            return pod
-
     def ask(self, url: str, path: str = "/v1/completions", **fields: Any) -> tuple[int, str, dict[str, Any]]:
         """One request: status, region that answered, JSON."""
         body = {"model": self.service.model, "prompt": "Hello", "max_tokens": 3, **fields}
@@ -106,15 +97,3 @@ def processes_of(pod: Any) -> list[psutil.Process]:
         except (OSError, psutil.Error):
             continue
     return found
-
-
-def api_server_of(address: str) -> psutil.Process:
-    """The API server's process of the region with this address."""
-    for process in psutil.process_iter():
-        try:
-            command = process.cmdline()
-        except psutil.Error:
-            continue
-        if command and command[0].endswith("kube-apiserver") and any(part.endswith(f"={address}") for part in command):
-            return process
-    pytest.fail(f"no API server runs at {address}")

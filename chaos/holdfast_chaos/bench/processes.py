@@ -31,8 +31,11 @@ class Use:
 
     def __add__(self, other: Use) -> Use:
         return Use(
-            self.processes + other.processes, self.rss + other.rss, self.pss + other.pss, self.cpu + other.cpu
-        )  # fmt: skip
+            self.processes + other.processes,
+            self.rss + other.rss,
+            self.pss + other.pss,
+            self.cpu + other.cpu,
+        )
 
     def as_json(self) -> Json:
         """Memory in MiB."""
@@ -81,9 +84,7 @@ class Stopwatch:
     def cpu(self) -> dict[psutil.Process, float]:
         """Percent of one core that each has used since; BenchError if one has ended or does not run."""
         elapsed = time.monotonic() - self._start
-        return {
-            process: 100 * (_cpu_seconds(process) - before) / elapsed for process, before in self._before.items()
-        }  # fmt: skip
+        return {process: 100 * (_cpu_seconds(process) - spent) / elapsed for process, spent in self._before.items()}
 
 
 def use_of(process: psutil.Process, cpu: Mapping[psutil.Process, float]) -> Use:

@@ -7,6 +7,7 @@ state are wiped when all processes of a region are gone, as a reboot of a machin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -72,11 +73,13 @@ def stop(site: Site) -> None:
 def remove_mount_points(site: Site) -> None:
     """Remove the empty folders that regions' mounts were put on; only once no region of any testbed runs.
 
-    Removing a folder that is a mount point in another namespace would take the mount away there.
+    Removing a folder that is a mount point in another namespace would take the mount away there. One that somebody
+    uses at this moment stays: another testbed may just be starting.
     """
     for path in map(Path, bind_mounts(site)):
         if path.is_dir() and not path.is_mount() and not any(path.iterdir()):
-            path.rmdir()
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _intact(site: Site, wanted: tuple[Component, ...]) -> bool:

@@ -105,6 +105,10 @@ def footprint_table(uses: Mapping[str, Uses]) -> Table:
     return Table("Resident memory and idle processor time (percent of one core), by region", columns, rows)
 
 
+def _cells(use: Use | None) -> tuple[str, str]:
+    return (shown(use.rss / MIB, 1), shown(use.cpu)) if use else (shown(None), shown(None))
+
+
 def ratio_table(ratios: Mapping[str, Json]) -> Table:
     """The ratios by region."""
     columns = ["RATIO", *(heading for name in ratios for heading in (f"{name} memory", "CPU"))]
