@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -34,11 +35,12 @@ LABELS = {MANAGED_BY_LABEL: MANAGER, SERVICE_LABEL: "chat"}
 
 @pytest.fixture(scope="module")
 def control_plane() -> Iterator[Testbed]:
-    """One region without nodes."""
-    bed = Testbed("holdfast-gateway-test")
+    """One region without nodes, of this run alone."""
+    bed = Testbed(f"gw-{os.getpid()}")
     try:
         bed.up(regions=1, control_plane_only=True)
     except TestbedError as error:
+        bed.down()
         pytest.skip(f"no API server can be started here: {error}")
     try:
         yield bed
