@@ -12,7 +12,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -34,9 +33,6 @@ PODS = "pods.v1"
 OURS = {names.MANAGED_BY_LABEL: names.MANAGER}
 SETTLE_SECONDS = 0.1
 """Events come in bursts; those of this time after the first are answered by one pass."""
-
-TOKEN_LIFE = timedelta(minutes=5)
-"""How long kopf goes on with a token before it asks for the one that is valid then."""
 
 Key = tuple[str, str]
 """Namespace and name of a service."""
@@ -94,20 +90,9 @@ def register(registry: kopf.OperatorRegistry, cluster: Cluster, config: Config, 
         configure_kopf(settings)
 
     @kopf.on.login(registry=registry)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        # The same address and files as our own client's: kopf's way in a Pod needs the cluster's DNS to work.
-        known = await cluster.credentials()
-        scheme, _sep, token = (known.authorization or "").partition(" ")
-        return kopf.ConnectionInfo(
-            server=known.server,
-            ca_path=known.ca_path,
-            insecure=known.insecure,
-            scheme=scheme.capitalize() if token else None,
-            token=token or None,
-            certificate_path=known.certificate_path,
-            private_key_path=known.private_key_path,
-            expiration=datetime.now(UTC) + TOKEN_LIFE,
-        )
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        # Our own client's way to the API server: kopf's in a Pod needs the cluster's DNS to work.
+        return kopf.AiohttpSession(server=cluster.server, aiohttp_session=cluster.open_session())
 
     _register_indexes(registry, wakes)
 

@@ -7,8 +7,9 @@ every kind, whatever version of it the server has.
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -31,24 +32,14 @@ PLURALS = {
 TIMEOUT_SECONDS = 10.0
 """Longest time for one request to an API server."""
 
+KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
+"""A silent connection is probed after 5 s and given up after 20 s. Where a system lacks one, its own default holds."""
+
 
 def path(api_version: str, kind: str, namespace: str, name: str) -> str:
     """URL path of one namespaced object."""
     root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
     return f"{root}/namespaces/{namespace}/{PLURALS[kind]}/{name}"
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """How to reach and convince the API server; paths are of files."""
-
-    server: str
-    authorization: str | None
-    """Value of the Authorization header; tokens of Pods change within the hour."""
-    ca_path: str | None
-    certificate_path: str | None
-    private_key_path: str | None
-    insecure: bool
 
 
 class Cluster:
@@ -71,23 +62,34 @@ class Cluster:
                 await kube_config.load_config(client_configuration=configuration)
         except (kube_config.ConfigException, OSError) as error:
             raise ConfigError(f"There is no usable way to reach an API server: {error}") from error
-        return cls(kube.ApiClient(configuration))
+        api = kube.ApiClient(configuration)
+        connector = _connector(api.rest_client.ssl_context)
+        api.rest_client.pool_manager = aiohttp.ClientSession(connector=connector, trust_env=True)
+        return cls(api)
 
     async def close(self) -> None:
         """Release the connections."""
         await self._api.close()
 
-    async def credentials(self) -> Credentials:
-        """What another client of the same API server needs at this moment."""
+    @property
+    def server(self) -> str:
+        """URL of the API server."""
+        return str(self._api.configuration.host)
+
+    def open_session(self) -> aiohttp.ClientSession:
+        """A session of its own for another client of the same API server: same trust, identity and connections.
+
+        Every request carries the token that is valid then: those of Pods change within the hour.
+        """
         configuration = self._api.configuration
-        return Credentials(
-            server=configuration.host,
-            authorization=await configuration.get_api_key_with_prefix("BearerToken"),
-            ca_path=configuration.ssl_ca_cert,
-            certificate_path=configuration.cert_file,
-            private_key_path=configuration.key_file,
-            insecure=not configuration.verify_ssl,
-        )
+
+        async def authorize(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+            if token := await configuration.get_api_key_with_prefix("BearerToken"):
+                request.headers["Authorization"] = token
+            return await send(request)
+
+        tls = self._api.rest_client.ssl_context
+        return aiohttp.ClientSession(connector=_connector(tls), middlewares=(authorize,), trust_env=True)
 
     async def apply(self, manifest: Manifest) -> dict[str, Any]:
         """Server-side apply; returns the object as stored. Fields of other managers stay; ours are taken back."""
@@ -157,6 +159,20 @@ class Cluster:
         if not isinstance(answer, dict):
             raise Unreachable(f"{method} {url}: the answer is not a Kubernetes object")
         return answer
+
+
+def _connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
+    return aiohttp.TCPConnector(limit=0, ssl=tls, socket_factory=_probed_socket)
+
+
+def _probed_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that notices a machine that died: a watch only listens, so nothing else would for minutes."""
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if option := getattr(socket, name, None):
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
 
 
 def _error(status: int) -> type[ClusterError]:
