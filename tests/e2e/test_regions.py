@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import urllib.request
 from typing import Any
 
 import pytest
-from tests.e2e.world import World, processes_of, wait_for
+from kubernetes import client
+from tests.e2e.world import World, api_server_of, kill_processes_of, wait_for
 
 from holdfast_chaos.measure import Phase
 from holdfast_chaos.records import StreamOutcome
@@ -53,7 +55,37 @@ def test_an_unknown_model_is_told_which_there_are(healthy: World) -> None:
     assert healthy.service.model in answer["error"]["message"]
 
 
-@pytest.mark.parametrize("kind", ["kill", "cut"])
+def test_every_node_has_accelerators_and_an_engine_that_wants_more_is_explained(healthy: World) -> None:
+    region = healthy.names[0]
+    with healthy.api(region) as api:
+        [node] = client.CoreV1Api(api).list_node().items
+        assert node.status.allocatable["nvidia.com/gpu"] == "8"
+        custom = client.CustomObjectsApi(api)
+        body = {
+            "apiVersion": "serving.holdfast.dev/v1alpha1",
+            "kind": "LLMService",
+            "metadata": {"name": "greedy"},
+            "spec": {
+                "model": {"name": "greedy", "source": "hf://nobody/nothing"},
+                "engine": {"type": "vllm", "gpu": {"perReplica": 16}, "parallelism": {"tensor": 16}},
+                "regions": [{"name": region}],
+            },
+        }
+        where = ("serving.holdfast.dev", "v1alpha1", "default", "llmservices")
+        custom.create_namespaced_custom_object(*where, body)
+        try:
+
+            def trouble() -> Any:
+                found: Any = custom.get_namespaced_custom_object(*where, "greedy")
+                conditions = found.get("status", {}).get("conditions", ())
+                return next((each for each in conditions if each["reason"] == "EngineUnschedulable"), None)
+
+            assert "nvidia.com/gpu" in wait_for("the condition", trouble)["message"]
+        finally:
+            custom.delete_namespaced_custom_object(*where, "greedy")
+
+
+@pytest.mark.parametrize("kind", ["kill", "freeze", "cut"])
 def test_a_region_that_fails_under_load_costs_no_request(healthy: World, kind: str) -> None:
     seen, fault = healthy.under_load(kind, healthy.bed)
 
@@ -66,21 +98,23 @@ def test_a_region_that_fails_under_load_costs_no_request(healthy: World, kind: s
 
 
 class EngineKill:
-    """The fault that ends a region's engines at once, as an out-of-memory kill would."""
+    """The fault that ends a region's engines at once."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._containers: set[str] = set()
 
     def fault(self, _kind: str, region: str) -> None:
         for pod in self._world.engine_pods(region):
-            for process in processes_of(pod):
-                process.kill()
+            self._containers |= {each.container_id for each in pod.status.container_statuses}
+            kill_processes_of(pod)
 
     def heal(self, region: str) -> None:
-        wait_for("the engine's return", lambda: any(each.ready for each in self._containers(region)))
+        wait_for("the engine's return", lambda: self._returned(region))
 
-    def _containers(self, region: str) -> list[Any]:
-        return [status for pod in self._world.engine_pods(region) for status in pod.status.container_statuses or ()]
+    def _returned(self, region: str) -> bool:
+        statuses = [each for pod in self._world.engine_pods(region) for each in pod.status.container_statuses or ()]
+        return any(each.ready and each.container_id not in self._containers for each in statuses)
 
 
 def test_engines_that_are_killed_under_load_cost_no_request(healthy: World) -> None:
@@ -88,3 +122,68 @@ def test_engines_that_are_killed_under_load_cost_no_request(healthy: World) -> N
 
     assert seen.requests_failed == 0, seen.failures
     assert seen.regions[fault.region][Phase.BEFORE] > 0
+
+
+class NewRevision:
+    """Not a fault but an edit: every region's engines are replaced at the same time."""
+
+    def __init__(self, world: World, argument: str) -> None:
+        self._world = world
+        self._argument = argument
+
+    def fault(self, _kind: str, _region: str) -> None:
+        arguments = self._world.service.manifest["spec"]["engine"]["args"]
+        self._world.service.manifest["spec"]["engine"]["args"] = [*arguments, self._argument]
+        for region in self._world.regions:
+            region.apply()
+
+    def heal(self, _region: str) -> None:
+        wait_for("new engines everywhere", lambda: all(map(self._replaced, self._world.names)))
+
+    def _replaced(self, region: str) -> bool:
+        pods = [pod for pod in self._world.engine_pods(region) if not pod.metadata.deletion_timestamp]
+        return len(pods) == 1 and self._argument in pods[0].spec.containers[0].args
+
+
+def test_replacing_all_engines_under_load_costs_no_request_and_no_stream(healthy: World) -> None:
+    seen, _ = healthy.under_load("replace", NewRevision(healthy, "--max-num-seqs=48"), heal_at=9, seconds=30)
+
+    assert seen.requests_failed == 0, seen.failures
+    assert sum(seen.streams.values()) == seen.streams[StreamOutcome.COMPLETED], seen.stream_failures
+
+
+def test_a_gateway_restarts_from_its_files_without_operator_and_api_server(healthy: World) -> None:
+    region = healthy.bed.regions[-1]
+    pod = healthy.gateway_pod(region.name)
+    api_server = api_server_of(region.address)
+    url = f"http://{region.address}:8080"
+    api_server.send_signal(signal.SIGSTOP)
+    try:
+        kill_processes_of(pod)
+
+        wait_for("an answer of the restarted gateway", lambda: healthy.ask(url)[0] == 200)
+        wait_for("an answer from its own engines", lambda: healthy.ask(url)[:2] == (200, region.name))
+    finally:
+        api_server.send_signal(signal.SIGCONT)
+
+
+def test_a_region_without_engines_forwards_and_the_edge_does_not_notice(healthy: World) -> None:
+    region = healthy.bed.regions[0]
+    where = ("serving.holdfast.dev", "v1alpha1", "default", "llmservices", healthy.service.name)
+    others = [{"name": name} for name in healthy.names[1:]]
+    with healthy.api(region.name) as api:
+        custom = client.CustomObjectsApi(api)
+        custom.patch_namespaced_custom_object(*where, {"spec": {"regions": others}})
+    try:
+        wait_for("the engines' end", lambda: not healthy.engine_pods(region.name))
+
+        status, served_by, _ = healthy.ask(f"http://{region.address}:8080")
+
+        assert status == 200
+        assert served_by in healthy.names[1:]
+    finally:
+        healthy.regions[0].apply()
+        with healthy.api(region.name) as api:
+            whole = {"spec": {"regions": healthy.service.manifest["spec"]["regions"]}}
+            client.CustomObjectsApi(api).patch_namespaced_custom_object(*where, whole)
+    healthy.wait_all_serve()

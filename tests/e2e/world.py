@@ -76,6 +76,15 @@ class World:
         with self.api(region) as api:
             return list(client.CoreV1Api(api).list_namespaced_pod("default", label_selector=labels).items)
 
+    def gateway_pod(self, region: str) -> Any:
+        with self.api(region) as api:
+            [pod] = (
+                client.CoreV1Api(api)
+                .list_namespaced_pod("holdfast-system", label_selector="app.kubernetes.io/name=holdfast-gateway")
+                .items
+            )
+            return pod
+
     def ask(self, url: str, path: str = "/v1/completions", **fields: Any) -> tuple[int, str, dict[str, Any]]:
         """One request: status, region that answered, JSON."""
         body = {"model": self.service.model, "prompt": "Hello", "max_tokens": 3, **fields}
@@ -88,12 +97,36 @@ class World:
 
 
 def processes_of(pod: Any) -> list[psutil.Process]:
-    """A Pod's processes on this machine but for its pause container, told by their cgroup."""
+    """The processes of a Pod's containers, told by their cgroup; a Pod that runs has some."""
+    containers = [status.container_id.rpartition("/")[2] for status in pod.status.container_statuses or ()]
     found = []
     for process in psutil.process_iter():
         try:
-            if pod.metadata.uid in Path(f"/proc/{process.pid}/cgroup").read_text() and process.name() != "pause":
-                found.append(process)
-        except (OSError, psutil.Error):
+            cgroup = Path(f"/proc/{process.pid}/cgroup").read_text()
+        except OSError:
             continue
+        if any(container in cgroup for container in containers):
+            found.append(process)
+    assert found, f"no process of {pod.metadata.name} was found"
     return found
+
+
+def kill_processes_of(pod: Any) -> None:
+    """End the processes of a Pod's containers at once, as an out-of-memory kill would, and wait until they are gone."""
+    processes = processes_of(pod)
+    for process in processes:
+        process.kill()
+    _, alive = psutil.wait_procs(processes, timeout=DEADLINE)
+    assert not alive, f"processes of {pod.metadata.name} outlived SIGKILL: {alive}"
+
+
+def api_server_of(address: str) -> psutil.Process:
+    """The API server's process of the region with this address."""
+    for process in psutil.process_iter():
+        try:
+            command = process.cmdline()
+        except psutil.Error:
+            continue
+        if command and command[0].endswith("kube-apiserver") and any(part.endswith(f"={address}") for part in command):
+            return process
+    pytest.fail(f"no API server runs at {address}")
