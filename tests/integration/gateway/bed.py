@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from processes import Server, engine, gateway
+from tests.integration.gateway.processes import Server, engine, gateway
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway import files

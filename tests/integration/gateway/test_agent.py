@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from api_stand_in import ApiStandIn
 from kubernetes.aio import client
+from tests.integration.gateway.api_stand_in import ApiStandIn
 
 from holdfast.api.names import MANAGER, SERVICE_LABEL
 from holdfast.api.route import RegionTarget, Route

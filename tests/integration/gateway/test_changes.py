@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from bed import Bed, status_of, wait_for
-from load import Load, failed, send_load, summary
+from tests.integration.gateway.bed import Bed, status_of, wait_for
+from tests.integration.gateway.load import Load, failed, send_load, summary
 
 from holdfast.api.route import Route
 from holdfast_gateway.state import Snapshot

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from bed import Bed, status_of, wait_for
-from load import Load, failed, send_load, summary
-from processes import Server
+from tests.integration.gateway.bed import Bed, status_of, wait_for
+from tests.integration.gateway.load import Load, failed, send_load, summary
+from tests.integration.gateway.processes import Server
 
 from holdfast.api.route import EngineProtocol
 

@@ -7,11 +7,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import certificates
 import pytest
 import yaml
-from bed import Gateway, free_port, status_of, wait_for
-from processes import gateway
+from tests.integration.gateway import certificates
+from tests.integration.gateway.bed import Gateway, free_port, status_of, wait_for
+from tests.integration.gateway.processes import gateway
 
 from holdfast_gateway.options import Options, Role
 

@@ -7,10 +7,10 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-import certificates
 import pytest
-from bed import Bed, status_of
-from load import Load, failed, send_load, summary
+from tests.integration.gateway import certificates
+from tests.integration.gateway.bed import Bed, status_of
+from tests.integration.gateway.load import Load, failed, send_load, summary
 
 pytestmark = pytest.mark.integration
 

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from bed import Gateway, free_port, status_of, wait_for
 from kubernetes.aio import client, config
-from load import Load, failed, send_load
-from processes import Server, engine
+from tests.integration.gateway.bed import Gateway, free_port, status_of, wait_for
+from tests.integration.gateway.load import Load, failed, send_load
+from tests.integration.gateway.processes import Server, engine
 
 from holdfast.api.names import (
     COMPONENT_LABEL,

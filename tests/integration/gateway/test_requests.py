@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from bed import Bed, status_of
+from tests.integration.gateway.bed import Bed, status_of
 
 pytestmark = pytest.mark.integration
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from chaos_stories import answered, killed, lost, steady, stream
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.chaos.chaos_stories import answered, killed, lost, steady, stream
 
 from holdfast_chaos.measure import (
     UNNAMED,

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from chaos_stories import answered, killed, lost, run_of, steady, stream
 from rich.console import Console
+from tests.unit.chaos.chaos_stories import answered, killed, lost, run_of, steady, stream
 
 from holdfast_chaos.output import write_files
 from holdfast_chaos.records import Record, Records, StreamOutcome, from_json, to_line

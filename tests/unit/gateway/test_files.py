@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from builders import route
+from tests.unit.gateway.builders import route
 
 from holdfast_gateway import files
 from holdfast_gateway.memory import NAME, Memory, recall, remember

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import AP, EU, US, route
+from tests.unit.gateway.builders import AP, EU, US, route
 
 from holdfast.api.route import EngineProtocol, Route, TrafficMode
 from holdfast_gateway.files import to_yaml

@@ -6,8 +6,8 @@ import json
 
 import hypothesis.strategies as st
 import pytest
-from builders import config_map, pod, route
 from hypothesis import given
+from tests.unit.gateway.builders import config_map, pod, route
 
 from holdfast_gateway.observe import read_routes, see_engines
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import hypothesis.strategies as st
-from builders import AP, EU, US, route
 from hypothesis import given
+from tests.unit.gateway.builders import AP, EU, US, route
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway.options import Options, Role

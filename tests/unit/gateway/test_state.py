@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builders import US, route
+from tests.unit.gateway.builders import US, route
 
 from holdfast_gateway.state import Snapshot, SourceRoutes, agreed_routes, one_service_per_model
 
