@@ -16,12 +16,18 @@ class ConditionType(StrEnum):
 
     ACCEPTED = "Accepted"
     """The spec can be carried out; while it is not, what runs stays as it is."""
+    REPLICATED = "Replicated"
+    """A majority of the regions holds the spec."""
+    PLANNED = "Planned"
+    """The leader's plan for this region carries out the spec."""
     AVAILABLE = "Available"
     """At least one engine of this region takes requests."""
     PROGRESSING = "Progressing"
     """Engines are being started or replaced."""
     DEGRADED = "Degraded"
     """Less runs than was asked for."""
+    REACHABLE = "Reachable"
+    """Of a `Region`: this region's operator can work with its API server."""
 
 
 class ConditionStatus(StrEnum):
@@ -52,6 +58,41 @@ class Reason(StrEnum):
     ENGINE_IMAGE_MISSING = "EngineImageMissing"
     GPU_MISMATCH = "GpuMismatch"
     MODEL_NAME_TAKEN = "ModelNameTaken"
+
+    HELD_BY_MAJORITY = "HeldByMajority"
+    HELD_BY_MINORITY = "HeldByMinority"
+    EDIT_REPLACED = "EditReplaced"
+    DELETED_ELSEWHERE = "DeletedElsewhere"
+    COPY_REFUSED = "CopyRefused"
+
+    PLANNED = "PlanCurrent"
+    PLAN_OUTDATED = "PlanOutdated"
+    NO_PLAN_YET = "NoPlanYet"
+    PLAN_REFUSED = "PlanRefused"
+
+    ANSWERING = "Answering"
+    NOT_SEEN_YET = "NotSeenYet"
+    OBSERVER_BLIND = "ObserverBlind"
+    GATEWAY_UNREACHABLE = "GatewayUnreachable"
+    NO_ENGINE_ANSWERS = "NoEngineAnswers"
+    NO_PROGRESS = "NoProgress"
+
+    STEADY = "Steady"
+    REGION_UNHEALTHY = "RegionUnhealthy"
+    DRAIN_REQUESTED = "DrainRequested"
+    DRAIN_REFUSED = "DrainRefused"
+    TRAFFIC_STAYS = "TrafficStays"
+    RAMPING_BACK = "RampingBack"
+    RAMP_WORSENED = "RampWorsened"
+
+    PEER_REACHED = "PeerReached"
+    PEER_UNREACHABLE = "PeerUnreachable"
+    KUBECONFIG_MISSING = "KubeconfigMissing"
+    KUBECONFIG_INVALID = "KubeconfigInvalid"
+    PEER_REFUSES = "PeerRefuses"
+    SAME_CLUSTER = "SameCluster"
+    PEER_UNINTELLIGIBLE = "PeerUnintelligible"
+    VOTERS_EVEN = "VotersEven"
 
     SERVING = "Serving"
     NO_ENGINE_READY = "NoEngineReady"

@@ -15,7 +15,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from holdfast.api.llmservice import LLMServiceSpec, LLMServiceStatus
 from holdfast.api.names import GROUP, VERSION
-from holdfast.api.region import RegionSpec
+from holdfast.api.region import RegionSpec, RegionStatus
+from holdfast.api.regionplan import RegionPlanSpec
 from holdfast.api.schema import Schema, format_duration
 
 _DROPPED = ("title", "$defs", "additionalProperties")
@@ -83,9 +84,29 @@ DEFINITIONS = (
         namespaced=False,
         description="One Kubernetes cluster that serves, and how its gateway is reached.",
         spec=RegionSpec,
+        status=RegionStatus,
         columns=(
             Column("Role", ".spec.role"),
             Column("Gateway", ".spec.gateway.address"),
+            Column("Seen", ".status.verdict"),
+            Column("Reachable", _condition("Reachable", "status")),
+            Column("Why", _condition("Reachable", "message"), wide=True),
+            Column("Age", ".metadata.creationTimestamp", "date"),
+        ),
+    ),
+    Definition(
+        kind="RegionPlan",
+        plural="regionplans",
+        short_names=("plan",),
+        namespaced=True,
+        description="What one region must run and route for one service. Written by the leader only; do not edit.",
+        spec=RegionPlanSpec,
+        columns=(
+            Column("Epoch", ".spec.epoch", "integer"),
+            Column("Leader", ".spec.leader"),
+            Column("Edit", ".spec.number", "integer"),
+            Column("Replicas", ".spec.replicas", "integer"),
+            Column("Revision", ".spec.revision", wide=True),
             Column("Age", ".metadata.creationTimestamp", "date"),
         ),
     ),

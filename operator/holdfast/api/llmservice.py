@@ -143,6 +143,35 @@ class Traffic(Schema):
     """The longest time one answer may take; also how long an engine that is told to stop may finish what it runs."""
 
 
+class Failback(Schema):
+    """How traffic comes back to a region that is healthy again."""
+
+    steps: Annotated[tuple[Annotated[int, Field(ge=1, le=100)], ...], Field(min_length=1, max_length=20)] = (
+        5,
+        25,
+        50,
+        100,
+    )
+    """Percent of the region's weight, one step after the other; the last is taken as 100."""
+    hold: Duration = timedelta(seconds=30)
+    """How long each step must stay healthy before the next."""
+
+
+class Failover(Schema):
+    """When traffic leaves a region, and when it returns."""
+
+    unhealthy_after: Duration = timedelta(seconds=2)
+    """How long an observer must see a region fail before it calls it Unhealthy."""
+    healthy_after: Duration = timedelta(seconds=10)
+    """How long an observer must see a region answer before it calls it Healthy again."""
+    progress_timeout: Duration = timedelta(seconds=5)
+    """A synthetic completion of one token that takes longer is a failure."""
+    max_drained_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """At most this part of the service's regions is drained at any time, rounded down; and never the last one."""
+    failback: Failback = Failback()
+    """How traffic comes back."""
+
+
 class LLMServiceSpec(Schema):
     """What to serve, where, and how."""
 
@@ -163,6 +192,21 @@ class LLMServiceSpec(Schema):
     """The regions that serve, in order of preference."""
     traffic: Traffic = Traffic()
     """How requests reach engines."""
+    failover: Failover = Failover()
+    """When traffic leaves a region, and when it returns."""
+
+
+class Replication(Schema):
+    """How far the spec has come."""
+
+    number: int
+    """Number of the edit that this region holds; higher ones win."""
+    digest: str
+    """Names the spec's content."""
+    holders: tuple[str, ...] = ()
+    """Regions that hold the same edit, as far as they can be seen."""
+    majority_digest: str = ""
+    """Names the content that a majority was last seen to hold."""
 
 
 class LLMServiceStatus(Schema):
@@ -172,6 +216,10 @@ class LLMServiceStatus(Schema):
     """The generation of the spec that the rest of the status speaks about."""
     region: str | None = None
     """The region whose operator wrote this."""
+    replication: Replication | None = None
+    """How far the spec has come; nothing where the region stands alone."""
+    epoch: int | None = None
+    """Epoch of the plan that this region acts on; nothing where it plans for itself."""
     revision: str | None = None
     """Name of the (model, engine, image, arguments) that this region is to run."""
     replicas: int | None = None

@@ -15,6 +15,27 @@ SERVICE_LABEL = f"{GROUP}/service"
 REVISION_LABEL = f"{GROUP}/revision"
 REGION_LABEL = f"{GROUP}/region"
 
+STAMP_ANNOTATION = f"{GROUP}/edit"
+"""What replication knows of a copy of an `LLMService`: a `Stamp` as JSON."""
+
+DRAIN_ANNOTATION = f"{GROUP}/drain"
+"""On a `Region`: `true`, or the moment (RFC 3339) when somebody asked for its traffic to be moved away."""
+
+UNDRAIN_ANNOTATION = f"{GROUP}/undrain"
+"""On a `Region`: the moment (RFC 3339) when somebody gave its traffic back; the later of the two holds."""
+
+OVERRIDE_ANNOTATION = f"{GROUP}/drain-override"
+"""On a `Region`: `true` lets a drain exceed `maxDrainedFraction`; never takes the last region."""
+
+LEASE = "holdfast-leader"
+"""Name of the Lease that a leader holds in a majority of the regions' API servers."""
+
+NAMESPACE = "holdfast-system"
+"""Namespace of the operator, of the leader's Lease and of the peers' kubeconfig Secrets."""
+
+EPOCH_ANNOTATION = f"{GROUP}/epoch"
+"""On the Lease: the epoch that its region is sealed with; a plan of a smaller one is refused."""
+
 APPLIED_HASH_ANNOTATION = f"{GROUP}/applied-hash"
 """Digest of the manifest that was last applied; differs exactly when the builder's output changed."""
 

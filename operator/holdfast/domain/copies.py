@@ -1,0 +1,120 @@
+"""A region's copy of a service, and which of two copies is the later edit.
+
+Nobody hands out numbers and no clock is asked: a copy's number is that of the edit it was last brought to, plus the
+edits that its own API server has counted since (`metadata.generation`). An edit therefore gets the next number by
+the write that makes it, and applying one manifest in every region gives every copy the same number without a write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from holdfast.api.names import STAMP_ANNOTATION
+from holdfast.api.schema import Schema
+from holdfast.domain.observation import Manifest
+from holdfast.domain.revision import digest
+
+HISTORY = 10
+"""Earlier contents that a stamp remembers, to tell an outdated copy from an edit that is lost."""
+
+
+class Stamp(Schema):
+    """What the replication that last wrote a copy knew of it."""
+
+    number: int
+    """Number of the edit that it brought."""
+    generation: int
+    """The copy's `metadata.generation` after it."""
+    digest: str
+    """The edit's content, as in the region where it was made."""
+    origin: str
+    """The region where it was made."""
+    history: tuple[str, ...] = ()
+    """Contents that came before it, the latest last."""
+    incarnation: int = 0
+    """How often the service had been deleted and made again."""
+
+
+@dataclass(frozen=True, order=True)
+class Version:
+    """An edit of a service. A later incarnation wins, then the higher number, then the greater digest."""
+
+    incarnation: int
+    number: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One region's copy of a service."""
+
+    region: str
+    uid: str
+    version: Version
+    origin: str
+    """The region where its latest edit was made."""
+    history: tuple[str, ...]
+    """Contents that it had before, the latest last."""
+    edited_here: bool
+    """Whether its latest edit was made in its own region."""
+    spec: Mapping[str, Any]
+    generation: int
+    resource_version: str = ""
+    deleting: bool = False
+
+
+def read_copy(region: str, manifest: Manifest, known_before: str = "") -> Copy:
+    """The copy that a manifest is; `known_before` is the content that a majority held, where the region knows it."""
+    meta = manifest["metadata"]
+    stamp = read_stamp(manifest)
+    content = digest(manifest["spec"])
+    generation = int(meta.get("generation", 1))
+    if stamp and generation <= stamp.generation:
+        version = Version(stamp.incarnation, stamp.number, stamp.digest)
+        origin, history, here = stamp.origin, stamp.history, stamp.origin == region
+    else:
+        number = stamp.number + generation - stamp.generation if stamp else generation
+        before = (*stamp.history, stamp.digest) if stamp else ()
+        if known_before and known_before not in (*before, content):
+            before = (*before, known_before)
+        version = Version(stamp.incarnation if stamp else 0, number, content)
+        origin, history, here = region, before[-HISTORY:], True
+    return Copy(
+        region=region,
+        uid=meta.get("uid", ""),
+        version=version,
+        origin=origin,
+        history=history,
+        edited_here=here,
+        spec=manifest["spec"],
+        generation=generation,
+        resource_version=meta.get("resourceVersion", ""),
+        deleting="deletionTimestamp" in meta,
+    )
+
+
+def read_stamp(manifest: Manifest) -> Stamp | None:
+    """The stamp of a copy; one that cannot be read counts as none."""
+    text = manifest["metadata"].get("annotations", {}).get(STAMP_ANNOTATION)
+    if not text:
+        return None
+    try:
+        return Stamp.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def stamp_for(source: Copy, generation: int) -> Stamp:
+    """The stamp of a copy that is brought to `source`, and whose generation will then be this."""
+    return Stamp(
+        incarnation=source.version.incarnation,
+        number=source.version.number,
+        generation=generation,
+        digest=source.version.digest,
+        origin=source.origin,
+        history=source.history,
+    )

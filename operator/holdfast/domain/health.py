@@ -1,0 +1,94 @@
+"""From single probes to one observer's verdict, and from the observers' verdicts to that of the majority.
+
+An observer's verdict on a service in a region changes only after probes have agreed for a while, longer for up than
+for down. An observer that sees nobody answer takes itself for the blind one. Unknown is not Unhealthy.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from holdfast.api.conditions import Reason
+from holdfast.api.region import Verdict
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one probe of a service in one region found."""
+
+    ok: bool
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Seconds for which probes must agree."""
+
+    down: float = 2.0
+    up: float = 10.0
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What one observer holds of a service in one region; times of its own monotonic clock, in seconds."""
+
+    verdict: Verdict = Verdict.UNKNOWN
+    reason: Reason = Reason.NOT_SEEN_YET
+    message: str = "Not probed yet."
+    agreeing_since: float | None = None
+    """Since when probes say other than the verdict; None while they confirm it."""
+
+
+def after_probe(before: Watching, probe: Probe, now: float, thresholds: Thresholds) -> Watching:
+    """The observer's state after one more probe."""
+    said = Verdict.HEALTHY if probe.ok else Verdict.UNHEALTHY
+    after = replace(before, reason=probe.reason, message=probe.message)
+    if said is before.verdict:
+        return replace(after, agreeing_since=None)
+    since = now if before.agreeing_since is None else before.agreeing_since
+    if before.verdict is Verdict.UNKNOWN and probe.ok:
+        return replace(after, verdict=said, agreeing_since=None)  # nothing to dwell on: it was never seen failing
+    if now - since >= (thresholds.up if probe.ok else thresholds.down):
+        return replace(after, verdict=said, agreeing_since=None)
+    return replace(before, agreeing_since=since)
+
+
+def blind(latest: Iterable[Probe | None]) -> bool:
+    """Whether an observer sees nobody: not one of several regions answers it. One region alone proves nothing."""
+    probes = [each for each in latest if each is not None]
+    return len(probes) > 1 and not any(each.ok for each in probes)
+
+
+def closed_eyes() -> Watching:
+    """The state of a blind observer: it knows nothing, and what it saw before does not count."""
+    return Watching(Verdict.UNKNOWN, Reason.OBSERVER_BLIND, "This observer reaches no region at all.")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the majority of observers holds of a service in one region."""
+
+    verdict: Verdict
+    reason: Reason
+    message: str
+
+
+def judge(region: str, views: Mapping[str, Watching], voters: int) -> Judgement:
+    """The majority's verdict; `views` maps each observer that is heard to what it holds, of `voters` in all."""
+    quorum = voters // 2 + 1
+    counts = Counter(view.verdict for view in views.values())
+    heard = ", ".join(f"{observer} {view.verdict}" for observer, view in sorted(views.items())) or "nobody"
+    if counts[Verdict.UNHEALTHY] >= quorum:
+        failing = [view for _, view in sorted(views.items()) if view.verdict is Verdict.UNHEALTHY]
+        reason, said = Counter((view.reason, view.message) for view in failing).most_common(1)[0][0]
+        number = f"{counts[Verdict.UNHEALTHY]} of {voters} observers"
+        return Judgement(Verdict.UNHEALTHY, reason, f"{number} see {region} fail: {said}")
+    if counts[Verdict.HEALTHY] >= quorum:
+        number = f"{counts[Verdict.HEALTHY]} of {voters} observers"
+        return Judgement(Verdict.HEALTHY, Reason.ANSWERING, f"{number} see {region} answer.")
+    return Judgement(
+        Verdict.UNKNOWN, Reason.NOT_SEEN_YET, f"No majority of {voters} observers agrees on {region}: {heard}."
+    )
