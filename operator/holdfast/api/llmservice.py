@@ -209,6 +209,17 @@ class Replication(Schema):
     """Names the content that a majority was last seen to hold."""
 
 
+class ActedPlan(Schema):
+    """Which `RegionPlan` a region acts on."""
+
+    epoch: int
+    """Its epoch."""
+    generation: int
+    """Its `metadata.generation`."""
+    leader: str
+    """The region whose operator wrote it."""
+
+
 class LLMServiceStatus(Schema):
     """What the operator of this region sees."""
 
@@ -218,8 +229,8 @@ class LLMServiceStatus(Schema):
     """The region whose operator wrote this."""
     replication: Replication | None = None
     """How far the spec has come; nothing where the region stands alone."""
-    epoch: int | None = None
-    """Epoch of the plan that this region acts on; nothing where it plans for itself."""
+    plan: ActedPlan | None = None
+    """The leader's plan that this region acts on; nothing where it plans for itself."""
     revision: str | None = None
     """Name of the (model, engine, image, arguments) that this region is to run."""
     replicas: int | None = None
