@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.api.route import Route
+from holdfast.mirror import one_line
 from holdfast_gateway.files import replace
-from holdfast_gateway.observe import one_line
 
 log = logging.getLogger(__name__)
 

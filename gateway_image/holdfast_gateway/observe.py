@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from holdfast.api.names import (
     COMPONENT_LABEL,
@@ -17,8 +16,7 @@ from holdfast.api.names import (
     SERVICE_LABEL,
 )
 from holdfast.api.route import Route
-
-KubernetesObject = Mapping[str, Any]
+from holdfast.mirror import KubernetesObject, identity, one_line
 
 ROUTE_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER},{COMPONENT_LABEL}={ROUTE_COMPONENT}"
 ENGINE_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER},{COMPONENT_LABEL}={ENGINE_COMPONENT},{SERVICE_LABEL}"
@@ -102,13 +100,3 @@ def has_started(pod: KubernetesObject) -> bool:
     """Whether all containers have passed their start-up probes, or run if they have none."""
     containers = pod["status"].get("containerStatuses") or []
     return bool(containers) and all(container.get("started") is True for container in containers)
-
-
-def identity(thing: KubernetesObject) -> str:
-    """`namespace/name` of an object."""
-    return f"{thing['metadata']['namespace']}/{thing['metadata']['name']}"
-
-
-def one_line(error: Exception) -> str:
-    """An error's text without line breaks, for logs."""
-    return " ".join(str(error).split())

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from kubernetes.aio import client, config
 
+from holdfast.mirror import Mirror, Pace
 from holdfast_gateway.observe import ENGINE_SELECTOR, ROUTE_SELECTOR
 from holdfast_gateway.options import Role
-from holdfast_gateway.watch import Mirror, Pace
 
 IN_CLUSTER = "in-cluster"
 

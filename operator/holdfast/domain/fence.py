@@ -39,6 +39,6 @@ def admit(plan: RegionPlan, sealed: int, acted: ActedPlan | None, guards: frozen
     return Admission(
         False,
         Reason.PLAN_REFUSED,
-        f"A plan of epoch {spec.epoch}, decided in {spec.leader}, came after this region was sealed with epoch {least}: "
+        f"A plan of epoch {spec.epoch}, decided in {spec.leader}, came after this region was sealed with {least}: "
         "it is not acted on, and what runs stays as it is.",
     )

@@ -15,11 +15,11 @@ from tests.integration.gateway.api_stand_in import ApiStandIn
 
 from holdfast.api.names import MANAGER, SERVICE_LABEL
 from holdfast.api.route import RegionTarget, Route
+from holdfast.mirror import Pace
 from holdfast_gateway.agent import Agent
 from holdfast_gateway.files import initialise
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.sources import source
-from holdfast_gateway.watch import Pace
 
 pytestmark = pytest.mark.integration
 

@@ -2,7 +2,8 @@
 
 The copy is replaced as a whole by each list and changed by watch events in between. While the server cannot
 be reached it stays as it was, marked unreachable. Every request carries time-outs of server and client, as
-watches can die without a word; a new list every few minutes heals whatever a watch may have missed.
+watches can die without a word; a new list every few minutes heals whatever a watch may have missed. Operators mirror
+their peers with it and gateways their routes and engines.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
-from holdfast_gateway.observe import KubernetesObject, identity, one_line
-
 log = logging.getLogger(__name__)
+
+KubernetesObject = Mapping[str, Any]
 
 Request = Callable[..., Awaitable[Any]]
 """A list call of the client that returns the raw HTTP response, such as
@@ -57,6 +58,10 @@ class Mirror:
         self.reachable = False
         self.heard_at: float | None = None
         """`time.monotonic()` of the last proof that the copy is current."""
+        self.trouble = ""
+        """Why it cannot be read now; empty while it can."""
+        self.touched: set[str] = set()
+        """Objects that changed; whoever follows single ones takes them out."""
         self._request = request
         self._selector = selector
         self._changed = changed
@@ -84,12 +89,14 @@ class Mirror:
     def _lost(self, error: Exception, failures: int) -> None:
         if failures == 1:
             log.warning("%s cannot be read, the last state stays: %s", self.name, one_line(error) or type(error))
-        if self.reachable:
+        self.trouble = one_line(error) or type(error).__name__
+        if self.reachable or failures == 1:
             self.reachable = False
             self._changed.set()
 
     def _heard(self) -> None:
         self.heard_at = time.monotonic()
+        self.trouble = ""
         if not self.reachable:
             self.reachable = True
             self._changed.set()
@@ -102,6 +109,8 @@ class Mirror:
         objects = {identity(item): item for item in body["items"]}
         version = str(body["metadata"]["resourceVersion"])
         if not self.complete or objects != self.objects:
+            before = self.objects
+            self.touched |= {each for each in {*before, *objects} if before.get(each) != objects.get(each)}
             self.objects, self.complete = objects, True
             self._changed.set()
         self._heard()
@@ -135,6 +144,7 @@ class Mirror:
             raise ApiException(status=thing.get("code"), reason=thing.get("message"))
         if kind != "BOOKMARK":
             name = identity(thing)
+            self.touched.add(name)
             if kind == "DELETED":
                 self.objects.pop(name, None)
             else:
@@ -147,3 +157,14 @@ def check(status: int, reason: str | None) -> None:
     """Raises ApiException unless the server agreed."""
     if status != 200:
         raise ApiException(status=status, reason=reason)
+
+
+def identity(thing: KubernetesObject) -> str:
+    """`namespace/name` of an object, or its name alone where its kind has no namespaces."""
+    meta = thing["metadata"]
+    return f"{meta['namespace']}/{meta['name']}" if "namespace" in meta else str(meta["name"])
+
+
+def one_line(error: Exception) -> str:
+    """An error's text without line breaks, for logs."""
+    return " ".join(str(error).split())
