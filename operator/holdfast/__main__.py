@@ -11,6 +11,7 @@ import click
 import yaml
 
 from holdfast.api.crd import DEFINITIONS, definition
+from holdfast.cli.join_command import region
 from holdfast.config import Config, parse_engine_images
 from holdfast.errors import HoldfastError
 
@@ -88,6 +89,8 @@ def operator(
     except HoldfastError as error:
         raise click.ClickException(str(error)) from error
 
+
+main.add_command(region)
 
 if __name__ == "__main__":
     main()
