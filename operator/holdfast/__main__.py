@@ -10,6 +10,7 @@ from typing import Any
 import click
 import yaml
 
+from holdfast.api import names
 from holdfast.api.crd import DEFINITIONS, definition
 from holdfast.cli.join_command import region
 from holdfast.config import Config, parse_engine_images
@@ -46,6 +47,7 @@ def _to_yaml(documents: list[dict[str, Any]]) -> str:
 
 @main.command()
 @click.option("--region", required=True, help="Name of the Region that this cluster is.")
+@click.option("--namespace", default=names.NAMESPACE, help="Namespace of the operator, the same in every region.")
 @click.option("--kubeconfig", help="Reach the API server by this file; else as the Pod's ServiceAccount.")
 @click.option(
     "--engine-image",
@@ -61,6 +63,7 @@ def _to_yaml(documents: list[dict[str, Any]]) -> str:
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
 def operator(
     region: str,
+    namespace: str,
     kubeconfig: str | None,
     engine_images: tuple[str, ...],
     image_pull_policy: str,
@@ -79,6 +82,7 @@ def operator(
     try:
         config = Config(
             region=region,
+            namespace=namespace,
             engine_images=parse_engine_images(engine_images),
             image_pull_policy=image_pull_policy,
             resync_seconds=resync_seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from holdfast.api import names
 from holdfast.errors import ConfigError
 
 
@@ -13,6 +14,8 @@ class Config:
 
     region: str
     """Name of the `Region` that this operator's cluster is."""
+    namespace: str = names.NAMESPACE
+    """Namespace of the operator, the Lease and the Secrets with the peers' kubeconfigs; the same in every region."""
     engine_images: dict[str, str] = field(default_factory=dict)
     """Default container image of each engine type."""
     image_pull_policy: str = "IfNotPresent"

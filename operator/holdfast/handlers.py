@@ -24,6 +24,8 @@ from holdfast.api import names
 from holdfast.api.conditions import Condition, ConditionStatus, ConditionType
 from holdfast.config import Config
 from holdfast.domain.observation import Capabilities, Manifest
+from holdfast.errors import ClusterError
+from holdfast.fleet import Fleet
 from holdfast.reconcile import Reconciler
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,9 @@ PODS = "pods.v1"
 OURS = {names.MANAGED_BY_LABEL: names.MANAGER}
 SETTLE_SECONDS = 0.1
 """Events come in bursts; those of this time after the first are answered by one pass."""
+
+NOT_READY_SECONDS = 0.2
+"""How long a daemon waits before it asks again whether the regions are known."""
 
 Key = tuple[str, str]
 """Namespace and name of a service."""
@@ -52,6 +57,11 @@ class Wakes:
         """Wake one service's daemon, if there is one."""
         if key in self._flags:
             self._flags[key].set()
+
+    def by_name(self, name: str) -> None:
+        """Wake one service's daemon, by `namespace/name`."""
+        namespace, _, own = name.partition("/")
+        self.one((namespace, own))
 
     def every(self) -> None:
         """Wake all daemons."""
@@ -84,10 +94,16 @@ def configure_kopf(settings: kopf.OperatorSettings) -> None:
 def register(registry: kopf.OperatorRegistry, cluster: Cluster, config: Config, capabilities: Capabilities) -> None:
     """Attach every handler to the registry."""
     wakes = Wakes()
+    fleet = Fleet(cluster, config, capabilities, wakes.by_name)
 
     @kopf.on.startup(registry=registry)
-    def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
         configure_kopf(settings)
+        fleet.start()
+
+    @kopf.on.cleanup(registry=registry)
+    async def end(**_: Any) -> None:
+        await fleet.stop()
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
@@ -104,11 +120,21 @@ def register(registry: kopf.OperatorRegistry, cluster: Cluster, config: Config, 
         try:
             while not stopped:
                 flag.clear()
-                due = await _safe_pass(reconciler, body, key, kwargs)
+                due = await _safe_pass(reconciler, fleet, body, key, kwargs)
                 await _wait_for_any(flag, stopped, due)
         finally:
             wakes.forget(key)
             metrics.forget(*key)
+
+    @kopf.on.delete(names.GROUP, names.VERSION, "llmservices", id="entomb", registry=registry, backoff=1)
+    async def entomb(body: kopf.Body, **_: Any) -> None:
+        # Until every region knows, nothing may look as if the service had never been there.
+        if not fleet.ready:
+            raise kopf.TemporaryError("The regions are not known yet.", delay=1)
+        try:
+            await fleet.entomb(_name_of(body), _plain(body))
+        except ClusterError as error:
+            raise kopf.TemporaryError(f"The deletion could not be noted: {error}", delay=1) from error
 
     @kopf.on.probe(id="last_reconcile_age_seconds", registry=registry)
     def age(**_: Any) -> float | None:
@@ -150,20 +176,28 @@ def _plain(body: kopf.Body) -> Manifest:
     return manifest
 
 
-async def _safe_pass(reconciler: Reconciler, body: kopf.Body, key: Key, indexes: Any) -> float:
+def _name_of(body: kopf.Body) -> str:
+    return f"{body.metadata.namespace}/{body.metadata.name}"
+
+
+async def _safe_pass(reconciler: Reconciler, fleet: Fleet, body: kopf.Body, key: Key, indexes: Any) -> float:
     """A daemon that raises stays dead until the operator restarts, so nothing gets past here."""
+    if not fleet.ready:
+        return NOT_READY_SECONDS
 
     def indexed(name: str, at: Any) -> Iterable[Manifest]:
         return list(indexes[name].get(at, ()))
 
-    watched = Watched(
-        service=_plain(body),
-        children=indexed("children", key),
-        pods=indexed("pods", key),
-        regions=indexed("regions", "all"),
-        services=indexed("llmservices", "all"),
-    )
     try:
+        acted = body.status.get("plan", {}).get("generation")
+        watched = Watched(
+            service=_plain(body),
+            children=indexed("children", key),
+            pods=indexed("pods", key),
+            regions=indexed("regions", "all"),
+            services=indexed("llmservices", "all"),
+            control=await fleet.control(_name_of(body), acted),
+        )
         return await reconciler.reconcile(watched)
     except Exception:
         log.exception("the pass over %s/%s failed; what runs stays as it is", *key)

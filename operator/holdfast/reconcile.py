@@ -63,7 +63,7 @@ class Reconciler:
             return []
         decision = decide(seen)
         failures = await apply(self.cluster, seen, decision.changes, self.written)
-        await self._report(watched.service, status(seen, decision.verdict, decision.plan, failures))
+        await self._report(watched.service, status(seen, decision, failures))
         return failures
 
     async def _report(self, service: Manifest, after: LLMServiceStatus) -> None:

@@ -12,6 +12,9 @@ import helm_python
 from kubernetes import client
 from kubernetes.config import new_client_from_config
 
+from holdfast.cli import join
+from holdfast.errors import HoldfastError
+
 from .errors import TestbedError
 from .images.build import build_images
 from .images.project import find_project
@@ -35,7 +38,11 @@ def install(bed: Testbed, progress: Progress = SILENT, *, source: Path | None = 
     for region in bed.regions:
         with progress.step(f"{region.name}: installing the chart"):
             install_chart(region, project / "charts" / "holdfast", chart_values(region.name, images))
-            apply(region, region_objects(bed.regions))
+            if len(bed.regions) == 1:
+                apply(region, region_objects(bed.regions))
+    if len(bed.regions) > 1:
+        with progress.step("joining the regions") as update:
+            join_regions(bed.regions, update)
     for region in bed.regions:
         with progress.step(f"{region.name}: operator and gateway starting"):
             wait_until_running(region)
@@ -79,6 +86,15 @@ def region_objects(regions: Iterable[Region]) -> list[dict[str, Any]]:
         }
         for region in regions
     ]
+
+
+def join_regions(regions: Iterable[Region], report: Callable[[str], None] = lambda _: None) -> None:
+    """Let every region's operator reach the others', as `holdfast region join` does. Raises TestbedError."""
+    clusters = [join.Cluster(region.name, region.kubeconfig, gateway_address=str(region.address)) for region in regions]
+    try:
+        join.join(clusters, report=report)
+    except HoldfastError as error:
+        raise TestbedError(f"The regions could not be joined: {error}") from error
 
 
 def install_chart(region: Region, chart: Path, values: dict[str, Any]) -> None:

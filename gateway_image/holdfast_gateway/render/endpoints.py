@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.api.route import RegionTarget, Route, TrafficMode
 from holdfast_gateway.options import Options, Role
@@ -28,6 +28,8 @@ class Hop:
     addresses: tuple[str, ...]
     port: int
     weight: int
+    percent: int = 100
+    """Part of its share that the region gets now."""
 
 
 def local_endpoints(route: Route, snapshot: Snapshot) -> Document:
@@ -38,35 +40,54 @@ def local_endpoints(route: Route, snapshot: Snapshot) -> Document:
 
 
 def service_endpoints(route: Route, snapshot: Snapshot, options: Options) -> Document:
-    """All regions' gateways: by priority, except at an edge in mode ActiveActive, where weights decide."""
+    """All regions' gateways: by priority, except where weights decide.
+
+    They do at an edge in mode ActiveActive; and between the first two regions of a regional gateway, or of an edge
+    in mode ActivePassive, while the first gets only a part of its share.
+    """
     hops = hops_in_order(route, snapshot, options)
-    together = options.role is Role.EDGE and route.mode is TrafficMode.ACTIVE_ACTIVE
-    localities = [locality(hop, 0 if together else place) for place, hop in enumerate(hops)]
+    if options.role is Role.EDGE and route.mode is TrafficMode.ACTIVE_ACTIVE:
+        priorities = [0] * len(hops)
+    else:
+        priorities, hops = in_turn(hops)
+    localities = [locality(hop, priority) for hop, priority in zip(hops, priorities, strict=True)]
     return assignment(service_cluster(route.key), localities)
+
+
+def in_turn(hops: list[Hop]) -> tuple[list[int], list[Hop]]:
+    """Priorities by place; a first region with a part of its share has the second beside it for the rest."""
+    if len(hops) < 2 or hops[0].percent >= 100:
+        return list(range(len(hops))), hops
+    first, second, *rest = hops
+    shared = [replace(first, weight=first.percent), replace(second, weight=100 - first.percent), *rest]
+    return [0, 0, *range(1, len(hops) - 1)], shared
 
 
 def hops_in_order(route: Route, snapshot: Snapshot, options: Options) -> list[Hop]:
     """The regions to try, most wanted first.
 
-    A regional gateway tries its own engines first, through its own peer port. Regions of weight 0 are left
-    out, unless all are: then none is, since traffic that has nowhere to go stays where it is. A region
+    A regional gateway tries its own engines first, through its own peer port. Regions of weight 0 and drained ones
+    are left out, unless all are: then none is, since traffic that has nowhere to go stays where it is. A region
     whose name was never resolved keeps its place, without hosts.
     """
     own = route.region if options.role is Role.REGIONAL else None
     targets = [target for target in in_service(route) if target.name != own or route.local]
     targets.sort(key=lambda target: target.name != own)
-    return [
-        Hop(target.name, (options.own_address,), options.peer_port, target.weight)
-        if target.name == own
-        else Hop(target.name, snapshot.resolve(target.address), target.peer_port, target.weight)
-        for target in targets
-    ]
+    together = options.role is Role.EDGE and route.mode is TrafficMode.ACTIVE_ACTIVE
+    hops = []
+    for target in targets:
+        addresses, port = snapshot.resolve(target.address), target.peer_port
+        if target.name == own:
+            addresses, port = (options.own_address,), options.peer_port
+        weight = max(1, target.weight * target.percent // 100) if together else target.weight
+        hops.append(Hop(target.name, addresses, port, weight, target.percent))
+    return hops
 
 
 def in_service(route: Route) -> Sequence[RegionTarget]:
     """The regions that may get traffic."""
-    weighted = [target for target in route.regions if target.weight > 0]
-    return weighted or [target.model_copy(update={"weight": 100}) for target in route.regions]
+    weighted = [target for target in route.regions if target.weight > 0 and target.percent > 0]
+    return weighted or [target.model_copy(update={"weight": 100, "percent": 100}) for target in route.regions]
 
 
 def locality(hop: Hop, priority: int) -> Document:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
 from kubernetes.aio import client as kube
 from kubernetes.aio import config as kube_config
+from pydantic.alias_generators import to_camel
 
 from holdfast.api import names
 from holdfast.domain.observation import Capabilities, Manifest, Ref
@@ -23,11 +24,15 @@ from holdfast.errors import ClusterError, ConfigError, Conflict, NotFound, Rejec
 PLURALS = {
     "ConfigMap": "configmaps",
     "Deployment": "deployments",
+    "Event": "events",
     "LLMService": "llmservices",
+    "Lease": "leases",
     "PodDisruptionBudget": "poddisruptionbudgets",
+    "Region": "regions",
+    "RegionPlan": "regionplans",
     "Service": "services",
 }
-"""Every kind that is written, with its name in URLs."""
+"""Every kind that is written one by one, with its name in URLs."""
 
 TIMEOUT_SECONDS = 10.0
 """Longest time for one request to an API server."""
@@ -36,10 +41,18 @@ KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_
 """A silent connection is probed after 5 s and given up after 20 s. Where a system lacks one, its own default holds."""
 
 
-def path(api_version: str, kind: str, namespace: str, name: str) -> str:
-    """URL path of one namespaced object."""
+def collection(api_version: str, plural: str, namespace: str = "") -> str:
+    """URL path of all objects of a kind, in one namespace or in all."""
     root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-    return f"{root}/namespaces/{namespace}/{PLURALS[kind]}/{name}"
+    return f"{root}/namespaces/{namespace}/{plural}" if namespace else f"{root}/{plural}"
+
+
+def path(api_version: str, kind: str, namespace: str, name: str) -> str:
+    """URL path of one object; `namespace` is empty for kinds that have none."""
+    return f"{collection(api_version, PLURALS[kind], namespace)}/{name}"
+
+
+_OURS = [("fieldManager", names.MANAGER)]
 
 
 class Cluster:
@@ -62,6 +75,20 @@ class Cluster:
                 await kube_config.load_config(client_configuration=configuration)
         except (kube_config.ConfigException, OSError) as error:
             raise ConfigError(f"There is no usable way to reach an API server: {error}") from error
+        return cls._with(configuration)
+
+    @classmethod
+    async def from_kubeconfig(cls, content: Mapping[str, Any]) -> Cluster:
+        """With the content of a kubeconfig file. Raises ConfigError."""
+        configuration = kube.Configuration()
+        try:
+            await kube_config.load_kube_config_from_dict(dict(content), client_configuration=configuration)
+            return cls._with(configuration)
+        except (kube_config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"The kubeconfig cannot be used: {error}") from error
+
+    @classmethod
+    def _with(cls, configuration: kube.Configuration) -> Cluster:
         api = kube.ApiClient(configuration)
         connector = _connector(api.rest_client.ssl_context)
         api.rest_client.pool_manager = aiohttp.ClientSession(connector=connector, trust_env=True)
@@ -98,16 +125,48 @@ class Cluster:
         query = [("fieldManager", names.MANAGER), ("force", "true")]
         return await self.request("PATCH", url, query, manifest, "application/apply-patch+yaml")
 
-    async def delete(self, api_version: str, ref: Ref) -> None:
-        """Delete an object and what it owns; it is no error if it is gone already."""
+    async def delete(self, api_version: str, ref: Ref, uid: str | None = None) -> None:
+        """Delete an object and what it owns, only the one with this uid if given; one that is gone is no error."""
+        body: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
         try:
-            await self.request(
-                "DELETE",
-                path(api_version, ref.kind, ref.namespace, ref.name),
-                body={"propagationPolicy": "Background"},
-            )
+            await self.request("DELETE", path(api_version, ref.kind, ref.namespace, ref.name), body=body)
         except NotFound:
             return
+
+    async def get(self, api_version: str, ref: Ref, timeout: float = TIMEOUT_SECONDS) -> dict[str, Any]:
+        """An object as it is now. Raises NotFound."""
+        return await self.request("GET", path(api_version, ref.kind, ref.namespace, ref.name), timeout=timeout)
+
+    async def create(self, manifest: Manifest, timeout: float = TIMEOUT_SECONDS) -> dict[str, Any]:
+        """Create an object. Raises Conflict if there is one."""
+        ref = Ref.of(manifest)
+        url = collection(manifest["apiVersion"], PLURALS[ref.kind], ref.namespace)
+        return await self.request("POST", url, _OURS, manifest, timeout=timeout)
+
+    async def replace(self, manifest: Manifest, timeout: float = TIMEOUT_SECONDS) -> dict[str, Any]:
+        """Compare and swap: write an object if it is still at the manifest's resourceVersion. Raises Conflict."""
+        ref = Ref.of(manifest)
+        url = path(manifest["apiVersion"], ref.kind, ref.namespace, ref.name)
+        return await self.request("PUT", url, _OURS, manifest, timeout=timeout)
+
+    def lister(self, url: str, **fixed: str) -> Callable[..., Awaitable[Any]]:
+        """A list and watch call for a `Mirror`; `url` is that of a `collection`, `fixed` goes into every query."""
+
+        async def request(_request_timeout: float, label_selector: str = "", **query: Any) -> Any:
+            chosen = {"labelSelector": label_selector} if label_selector else {}
+            renamed = {to_camel(key): str(value).lower() if value is True else value for key, value in query.items()}
+            prepared = await self._api.param_serialize(
+                "GET",
+                url,
+                query_params=list({**fixed, **chosen, **renamed}.items()),
+                header_params={"Accept": "application/json"},
+                auth_settings=["BearerToken"],
+            )
+            return (await self._api.call_api(*prepared, _request_timeout=_request_timeout)).response
+
+        return request
 
     async def patch_status(self, ref: Ref, status: Mapping[str, Any]) -> dict[str, Any]:
         """Replace the status of one of Holdfast's own objects; returns the object as stored."""
@@ -132,6 +191,7 @@ class Cluster:
         query: list[tuple[str, str]] | tuple[()] = (),
         body: Manifest | None = None,
         content_type: str = "application/json",
+        timeout: float = TIMEOUT_SECONDS,
     ) -> dict[str, Any]:
         """One request; the answer's JSON object. Raises a ClusterError that carries the server's own words."""
         headers = {"Accept": "application/json", "Content-Type": content_type}
@@ -144,10 +204,10 @@ class Cluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = await self._api.call_api(*prepared, _request_timeout=TIMEOUT_SECONDS)
+            response = await self._api.call_api(*prepared, _request_timeout=timeout)
             content = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            what = str(error) or f"no answer within {TIMEOUT_SECONDS:g} s"
+            what = str(error) or f"no answer within {timeout:g} s"
             raise Unreachable(f"{method} {url}: {what}") from error
         try:
             answer = json.loads(content)

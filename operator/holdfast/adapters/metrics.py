@@ -30,6 +30,32 @@ READY = Gauge(
     ["namespace", "service"],
     registry=REGISTRY,
 )
+LEADING = Gauge("holdfast_leading", "1 while this operator is the leader.", registry=REGISTRY)
+EPOCH = Gauge("holdfast_epoch", "Largest epoch seen at any voter.", registry=REGISTRY)
+ELECTIONS = Counter("holdfast_elections_won_total", "Times that this operator became the leader.", registry=REGISTRY)
+LEASE_WRITES = Counter("holdfast_lease_writes_total", "Writes of Leases, by outcome.", ["outcome"], registry=REGISTRY)
+LAG = Histogram(
+    "holdfast_edit_to_majority_seconds",
+    "Time from this operator seeing an edit of its own region until a majority held it, in seconds.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+    registry=REGISTRY,
+)
+COPIES = Counter(
+    "holdfast_copy_steps_total", "Steps of replication in this region, by kind.", ["step"], registry=REGISTRY
+)
+DECISIONS = Counter(
+    "holdfast_traffic_decisions_total", "Changes of a region's traffic that this leader decided.", ["reason"],
+    registry=REGISTRY,
+)  # fmt: skip
+PLANS_REFUSED = Counter(
+    "holdfast_plans_refused_total", "Plans of an older epoch than this region is sealed with.", registry=REGISTRY
+)
+PROBES = Counter(
+    "holdfast_probes_total", "Probes of services by this observer.", ["region", "outcome"], registry=REGISTRY
+)
+PEER = Gauge(
+    "holdfast_region_reachable", "1 if a region's API server can be worked with.", ["region"], registry=REGISTRY
+)
 LAST = Gauge("holdfast_last_reconcile_timestamp_seconds", "Unix time of the last decision.", registry=REGISTRY)
 
 

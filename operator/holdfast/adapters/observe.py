@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from holdfast.api import names
 from holdfast.api.llmservice import LLMService, LLMServiceSpec, LLMServiceStatus
 from holdfast.api.region import Region, RegionSpec
+from holdfast.api.regionplan import RegionPlan, RegionPlanSpec
 from holdfast.config import Config
-from holdfast.domain.observation import Capabilities, Claim, EnginePod, Manifest, Observation, Ref
+from holdfast.domain.observation import Capabilities, Claim, Control, EnginePod, Manifest, Observation, Ref
 
 
 class SpecUnreadable(ValueError):
@@ -57,6 +58,8 @@ class Watched:
     pods: Iterable[Manifest]
     regions: Iterable[Manifest]
     services: Iterable[Manifest]
+    control: Control | None = None
+    """What the regions have agreed on; None where this one stands alone."""
 
 
 def now() -> datetime:
@@ -78,13 +81,14 @@ def gather(watched: Watched, written: Written, config: Config, capabilities: Cap
         now=now(),
         region=config.region,
         service=service,
-        regions=dict(_regions(watched.regions)),
+        regions=read_regions(watched.regions),
         engine_images=config.engine_images,
         image_pull_policy=config.image_pull_policy,
         capabilities=capabilities,
         claims=tuple(_claim(each) for each in watched.services if Ref.of(each) != own),
         children=children,
         pods=tuple(sorted((engine_pod(each) for each in watched.pods), key=lambda pod: pod.name)),
+        control=watched.control,
     )
 
 
@@ -128,13 +132,31 @@ def describe(error: ValidationError) -> str:
     return "; ".join(parts[:3]) + "."
 
 
-def _regions(manifests: Iterable[Manifest]) -> Iterable[tuple[str, Region]]:
+def read_regions(manifests: Iterable[Manifest]) -> dict[str, Region]:
+    """Every `Region` that can be read, by name; one of another version is as good as unknown."""
+    found = {}
     for manifest in manifests:
         name = manifest["metadata"]["name"]
         try:
-            yield name, Region(name=name, spec=RegionSpec.parse(manifest["spec"]))
+            found[name] = Region(name=name, spec=RegionSpec.parse(manifest["spec"]))
         except (ValidationError, KeyError):
-            continue  # a Region of another version is as good as unknown, and is named so in the condition
+            continue
+    return found
+
+
+def read_plan(manifest: Manifest) -> RegionPlan | None:
+    """A plan; one that cannot be read is as good as none."""
+    meta = manifest["metadata"]
+    try:
+        return RegionPlan(
+            namespace=meta["namespace"],
+            name=meta["name"],
+            resource_version=meta["resourceVersion"],
+            generation=meta["generation"],
+            spec=RegionPlanSpec.parse(manifest["spec"]),
+        )
+    except (ValidationError, KeyError):
+        return None
 
 
 def _claim(manifest: Manifest) -> Claim:

@@ -20,6 +20,8 @@ class ConditionType(StrEnum):
     """A majority of the regions holds the spec."""
     PLANNED = "Planned"
     """The leader's plan for this region carries out the spec."""
+    DIVERTED = "Diverted"
+    """Some region gets less than its share of the traffic."""
     AVAILABLE = "Available"
     """At least one engine of this region takes requests."""
     PROGRESSING = "Progressing"
@@ -27,7 +29,9 @@ class ConditionType(StrEnum):
     DEGRADED = "Degraded"
     """Less runs than was asked for."""
     REACHABLE = "Reachable"
-    """Of a `Region`: this region's operator can work with its API server."""
+    """Of a `Region`: the operator of this cluster can work with the region's API server."""
+    QUORUM = "Quorum"
+    """Of the own `Region`: a majority of the voters answers this operator."""
 
 
 class ConditionStatus(StrEnum):
@@ -92,6 +96,8 @@ class Reason(StrEnum):
     PEER_REFUSES = "PeerRefuses"
     SAME_CLUSTER = "SameCluster"
     PEER_UNINTELLIGIBLE = "PeerUnintelligible"
+    QUORUM_REACHED = "QuorumReached"
+    QUORUM_LOST = "QuorumLost"
     VOTERS_EVEN = "VotersEven"
 
     SERVING = "Serving"

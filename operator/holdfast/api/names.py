@@ -30,6 +30,9 @@ OVERRIDE_ANNOTATION = f"{GROUP}/drain-override"
 LEASE = "holdfast-leader"
 """Name of the Lease that a leader holds in a majority of the regions' API servers."""
 
+OBSERVER_LEASE = "holdfast-observer"
+"""Name of the Lease by which an observer shows that it lives, in its own region's API server."""
+
 NAMESPACE = "holdfast-system"
 """Namespace of the operator, of the leader's Lease and of the peers' kubeconfig Secrets."""
 

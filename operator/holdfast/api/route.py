@@ -43,6 +43,8 @@ class RegionTarget(Schema):
     """Port that answers from that region's own engines only."""
     weight: int = 100
     """Share of an edge's traffic in mode ActiveActive, relative to the other regions; 0 takes the region out."""
+    percent: int = 100
+    """Part of its share that it gets now: 0 while it is drained, less than 100 while its traffic comes back."""
 
 
 class Route(Schema):

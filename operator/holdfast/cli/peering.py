@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from holdfast.api.names import API_VERSION, GROUP, LEASE, MANAGED_BY_LABEL, NAMESPACE
+from holdfast.api.names import API_VERSION, GROUP, LEASE, MANAGED_BY_LABEL, NAMESPACE, OBSERVER_LEASE
 from holdfast.api.region import RegionRole
 
 MANAGER = "holdfast-join"
@@ -48,6 +48,12 @@ LEASE_RULES = (
         "resources": ["leases"],
         "resourceNames": [LEASE],
         "verbs": ["get", "update", "patch"],
+    },
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [OBSERVER_LEASE],
+        "verbs": ["get"],
     },
 )
 

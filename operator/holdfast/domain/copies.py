@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from holdfast.api.names import STAMP_ANNOTATION
 from holdfast.api.schema import Schema
-from holdfast.domain.observation import Manifest
+from holdfast.domain.observation import Manifest, Version
 from holdfast.domain.revision import digest
 
 HISTORY = 10
@@ -37,15 +37,6 @@ class Stamp(Schema):
     """Contents that came before it, the latest last."""
     incarnation: int = 0
     """How often the service had been deleted and made again."""
-
-
-@dataclass(frozen=True, order=True)
-class Version:
-    """An edit of a service. A later incarnation wins, then the higher number, then the greater digest."""
-
-    incarnation: int
-    number: int
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -118,3 +109,6 @@ def stamp_for(source: Copy, generation: int) -> Stamp:
         origin=source.origin,
         history=source.history,
     )
+
+
+__all__ = ["HISTORY", "Copy", "Stamp", "Version", "read_copy", "read_stamp", "stamp_for"]

@@ -40,19 +40,22 @@ class Watching:
     message: str = "Not probed yet."
     agreeing_since: float | None = None
     """Since when probes say other than the verdict; None while they confirm it."""
+    answered: bool = False
+    """Whether it was ever seen to answer: what has yet to start is not failing."""
 
 
 def after_probe(before: Watching, probe: Probe, now: float, thresholds: Thresholds) -> Watching:
     """The observer's state after one more probe."""
     said = Verdict.HEALTHY if probe.ok else Verdict.UNHEALTHY
-    after = replace(before, reason=probe.reason, message=probe.message)
-    if said is before.verdict:
-        return replace(after, agreeing_since=None)
+    after = replace(
+        before, reason=probe.reason, message=probe.message, agreeing_since=None, answered=before.answered or probe.ok
+    )
+    if said is before.verdict or not after.answered:
+        return after
     since = now if before.agreeing_since is None else before.agreeing_since
-    if before.verdict is Verdict.UNKNOWN and probe.ok:
-        return replace(after, verdict=said, agreeing_since=None)  # nothing to dwell on: it was never seen failing
-    if now - since >= (thresholds.up if probe.ok else thresholds.down):
-        return replace(after, verdict=said, agreeing_since=None)
+    at_once = before.verdict is Verdict.UNKNOWN and probe.ok  # it was never seen failing
+    if at_once or now - since >= (thresholds.up if probe.ok else thresholds.down):
+        return replace(after, verdict=said)
     return replace(before, agreeing_since=since)
 
 
@@ -62,9 +65,15 @@ def blind(latest: Iterable[Probe | None]) -> bool:
     return len(probes) > 1 and not any(each.ok for each in probes)
 
 
-def closed_eyes() -> Watching:
+def closed_eyes(before: Watching) -> Watching:
     """The state of a blind observer: it knows nothing, and what it saw before does not count."""
-    return Watching(Verdict.UNKNOWN, Reason.OBSERVER_BLIND, "This observer reaches no region at all.")
+    message = "This observer reaches no region at all."
+    return Watching(Verdict.UNKNOWN, Reason.OBSERVER_BLIND, message, answered=before.answered)
+
+
+def restored(verdict: Verdict, reason: Reason, message: str) -> Watching:
+    """The state as it was published before the observer was started again."""
+    return Watching(verdict, reason, message, answered=reason is not Reason.NOT_SEEN_YET)
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ class Elector:
         self.sightings[write.voter] = Sighting(write.lease, version, now, now)
         if write.lease.holder == self.me and write.lease.epoch == self.epoch:
             self.held[write.voter] = sent
+            self.won = self.won or len(self.held) >= self.quorum
 
     def leading(self, now: float) -> int | None:
         """The epoch to write plans with at this moment, if any."""
@@ -129,13 +130,15 @@ class Elector:
         self._give_up(now, pause=self.terms.duration)
         return self._returns()
 
+    def step_down(self, now: float) -> None:
+        """Stop leading; what is still held is given back by the next writes."""
+        self._give_up(now, pause=self.terms.retry)
+
     def largest_epoch(self) -> int:
         """The largest epoch seen at any voter."""
         return max((sighting.lease.epoch for sighting in self.sightings.values()), default=0)
 
     def _judge(self, now: float) -> None:
-        if not self.won and len(self.held) >= self.quorum:
-            self.won = True
         overtaken = Guard.EPOCH_GROWS in self.guards and self.epoch is not None and self.largest_epoch() > self.epoch
         failed = not self.won and now - self.bid_at > self.terms.bid_seconds
         if overtaken or failed or (self.won and not self._valid(now)):

@@ -9,6 +9,7 @@ from typing import Any
 
 from holdfast.api.llmservice import LLMService
 from holdfast.api.region import Region
+from holdfast.api.regionplan import RegionPlan
 
 Manifest = Mapping[str, Any]
 """A Kubernetes object in its JSON form."""
@@ -62,6 +63,38 @@ class Capabilities:
     """Served version of PodDisruptionBudget; None where there is none."""
 
 
+@dataclass(frozen=True, order=True)
+class Version:
+    """An edit of a service. A later incarnation wins, then the higher number, then the greater digest."""
+
+    incarnation: int
+    number: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the regions have agreed on about a service, as far as this one knows."""
+
+    version: Version
+    """The edit that this region holds."""
+    holders: tuple[str, ...]
+    """Regions that are seen to hold the same."""
+    voters: int
+    """Regions that a majority is counted of."""
+    plan: RegionPlan | None = None
+    """The leader's plan for this region."""
+    sealed: int = 0
+    """The epoch that this region is sealed with."""
+    lost: str = ""
+    """A sentence on an edit made here that was replaced; empty if none was."""
+
+    @property
+    def majority(self) -> bool:
+        """Whether more than half of the voters hold the edit."""
+        return len(self.holders) > self.voters // 2
+
+
 @dataclass(frozen=True)
 class Observation:
     """The state of one service in one region at one moment."""
@@ -81,3 +114,5 @@ class Observation:
     children: Mapping[Ref, Manifest] = field(default_factory=dict)
     """Objects that Holdfast made for this service, as they are now."""
     pods: tuple[EnginePod, ...] = ()
+    control: Control | None = None
+    """None where the region stands alone and plans for itself."""

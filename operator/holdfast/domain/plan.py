@@ -1,12 +1,11 @@
-"""What this region is to run and route for one service.
-
-Each region plans for itself, from its own copy of the service.
-"""
+"""What this region is to run and route for one service: as the leader planned it, or alone from its own copy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.api.region import RegionRole
+from holdfast.api.regionplan import RegionPlanSpec, RegionTraffic
 from holdfast.api.route import RegionTarget
 from holdfast.domain.observation import Observation
 from holdfast.domain.replicas import replicas_of
@@ -14,7 +13,7 @@ from holdfast.domain.revision import revision_of
 
 
 @dataclass(frozen=True)
-class RegionPlan:
+class Work:
     """The whole of what one region must do for one service."""
 
     revision: str
@@ -23,19 +22,40 @@ class RegionPlan:
     """Engines to run here; 0 where the region does not serve."""
     targets: tuple[RegionTarget, ...]
     """Every region that runs engines of the service, in order of preference."""
+    hold_rollout: bool = False
+    """Whether engines must not be replaced now."""
+    traffic: tuple[RegionTraffic, ...] = ()
+    """What the leader decided on every region's traffic; empty where the region plans for itself."""
 
 
-def plan(seen: Observation) -> RegionPlan:
-    """The plan for an accepted service."""
+def plan_alone(seen: Observation) -> Work:
+    """The plan for an accepted service of a region without peers: by its own copy, all regions equal."""
     spec = seen.service.spec
     image = spec.engine.image or seen.engine_images[spec.engine.type]
     wanted = {region.name: replicas_of(spec, region)[0] for region in spec.regions}
-    targets = []
-    for region in spec.regions:
-        if not wanted[region.name]:
-            continue
-        gateway = seen.regions[region.name].spec.gateway
-        targets.append(
-            RegionTarget(name=region.name, address=gateway.address, peer_port=gateway.peer_port, weight=region.weight)
-        )
-    return RegionPlan(revision_of(spec, image), image, wanted.get(seen.region, 0), tuple(targets))
+    targets = tuple(_target(seen, region.name, region.weight) for region in spec.regions if wanted[region.name])
+    return Work(revision_of(spec, image), image, wanted.get(seen.region, 0), targets)
+
+
+def carry_out(seen: Observation, plan: RegionPlanSpec) -> Work:
+    """The leader's plan, with the gateways' addresses as this region knows them."""
+    runs = {region.name: replicas_of(seen.service.spec, region)[0] for region in seen.service.spec.regions}
+    targets = tuple(
+        _target(seen, each.region, each.weight, each.percent)
+        for each in plan.traffic
+        if runs.get(each.region) and each.region in seen.regions
+    )
+    return Work(plan.revision, plan.image, plan.replicas, targets, plan.hold_rollout, plan.traffic)
+
+
+def is_witness(seen: Observation) -> bool:
+    """Whether this region takes part in decisions only."""
+    own = seen.regions.get(seen.region)
+    return own is not None and own.spec.role is RegionRole.WITNESS
+
+
+def _target(seen: Observation, region: str, weight: int, percent: int = 100) -> RegionTarget:
+    gateway = seen.regions[region].spec.gateway
+    return RegionTarget(
+        name=region, address=gateway.address, peer_port=gateway.peer_port, weight=weight, percent=percent
+    )

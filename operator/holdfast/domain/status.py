@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from holdfast.api.conditions import Condition, ConditionStatus, ConditionType, Reason
-from holdfast.api.llmservice import LLMServiceStatus
-from holdfast.domain.accept import Verdict
+from holdfast.api.llmservice import ActedPlan, LLMServiceStatus, Replication
+from holdfast.api.regionplan import TrafficState
+from holdfast.domain.decide import Decision
 from holdfast.domain.manifests.metadata import engine_name, selector
-from holdfast.domain.observation import EnginePod, Observation, Ref
-from holdfast.domain.plan import RegionPlan
+from holdfast.domain.observation import Control, EnginePod, Observation, Ref
+from holdfast.domain.plan import Work
 
 
 @dataclass(frozen=True)
@@ -39,59 +40,121 @@ class EngineCounts:
     ready: int = 0
 
 
-def status(
-    seen: Observation, verdict: Verdict, plan: RegionPlan | None, failures: Iterable[str] = ()
-) -> LLMServiceStatus:
-    """The status to report. `plan` is None for a refused spec; `failures` are sentences on writes that failed."""
-    counts = count_engines(seen, plan)
+def status(seen: Observation, decision: Decision, failures: Iterable[str] = ()) -> LLMServiceStatus:
+    """The status to report; `failures` are sentences on writes that failed."""
+    verdict, work = decision.verdict, decision.work
+    counts = count_engines(seen, work)
     findings = [
         Finding(ConditionType.ACCEPTED, verdict.accepted, verdict.reason, verdict.message),
-        available(seen, plan, counts),
-        progressing(seen, plan, counts),
+        *agreed(seen, decision),
+        available(seen, work, counts),
+        progressing(seen, work, counts),
         degraded(seen, counts, tuple(failures)),
     ]
+    before = seen.service.status
     return LLMServiceStatus(
         observed_generation=seen.service.generation,
         region=seen.region,
-        revision=plan.revision if plan else seen.service.status.revision,
+        replication=replication(seen),
+        plan=acted_plan(seen, decision),
+        revision=work.revision if work else before.revision,
         replicas=counts.existing,
         ready_replicas=counts.ready,
         selector=",".join(f"{key}={value}" for key, value in selector(seen.service).items()),
-        conditions=tuple(
-            _condition(seen.service.status, seen.service.generation, seen.now, finding) for finding in findings
-        ),
+        conditions=conditions(before.conditions, seen.service.generation, seen.now, findings),
     )
+
+
+def replication(seen: Observation) -> Replication | None:
+    """How far the spec has come."""
+    control = seen.control
+    if control is None:
+        return None
+    before = seen.service.status.replication
+    return Replication(
+        number=control.version.number,
+        digest=control.version.digest,
+        holders=control.holders,
+        majority_digest=control.version.digest if control.majority else (before.majority_digest if before else ""),
+    )
+
+
+def acted_plan(seen: Observation, decision: Decision) -> ActedPlan | None:
+    """Which plan is acted on: the last one as long as none that came since may be."""
+    if seen.control is None:
+        return None
+    plan = seen.control.plan
+    if plan is None or decision.planned is None or not decision.planned.accepted:
+        return seen.service.status.plan
+    return ActedPlan(epoch=plan.spec.epoch, generation=plan.generation, leader=plan.spec.leader)
+
+
+def agreed(seen: Observation, decision: Decision) -> list[Finding]:
+    """What the regions have agreed on; nothing where a region stands alone."""
+    control, planned = seen.control, decision.planned
+    if control is None or planned is None:
+        return []
+    return [
+        replicated(seen, control),
+        Finding(ConditionType.PLANNED, planned.accepted, planned.reason, planned.message),
+        diverted(seen, decision),
+    ]
+
+
+def replicated(seen: Observation, control: Control) -> Finding:
+    held = f"{len(control.holders)} of {control.voters} regions hold edit {control.version.number}"
+    names = ", ".join(control.holders) or "none"
+    if not control.majority:
+        return Finding(ConditionType.REPLICATED, False, Reason.HELD_BY_MINORITY, f"Only {held}: {names}.")
+    before = next((each for each in seen.service.status.conditions if each.type == ConditionType.REPLICATED), None)
+    lost = control.lost
+    if not lost and before and before.reason == Reason.EDIT_REPLACED:
+        lost = before.message if before.observed_generation == seen.service.generation else ""
+    if lost:
+        return Finding(ConditionType.REPLICATED, True, Reason.EDIT_REPLACED, lost)
+    return Finding(ConditionType.REPLICATED, True, Reason.HELD_BY_MAJORITY, f"{held}: {names}.")
+
+
+def diverted(seen: Observation, decision: Decision) -> Finding:
+    traffic = seen.control.plan.spec.traffic if seen.control and seen.control.plan else ()
+    if decision.work:
+        traffic = decision.work.traffic
+    for each in traffic:
+        if each.reason != Reason.STEADY:
+            moved = each.state is not TrafficState.SERVING
+            return Finding(ConditionType.DIVERTED, moved, Reason(each.reason), each.message)
+    return Finding(ConditionType.DIVERTED, False, Reason.STEADY, "Every region has its whole share of the traffic.")
 
 
 def unreadable(before: LLMServiceStatus, generation: int, message: str, now: datetime) -> LLMServiceStatus:
     """The status for a spec that does not fit the types: all else stays as it was."""
     finding = Finding(ConditionType.ACCEPTED, False, Reason.SPEC_INVALID, message)
     others = tuple(each for each in before.conditions if each.type != ConditionType.ACCEPTED)
-    accepted = _condition(before, generation, now, finding)
-    return before.model_copy(update={"observed_generation": generation, "conditions": (accepted, *others)})
+    accepted = conditions(before.conditions, generation, now, [finding])
+    return before.model_copy(update={"observed_generation": generation, "conditions": (*accepted, *others)})
 
 
-def count_engines(seen: Observation, plan: RegionPlan | None) -> EngineCounts:
+def count_engines(seen: Observation, work: Work | None) -> EngineCounts:
     """Counts from the engines' Deployment; a refused spec wants what already runs."""
     deployment = _deployment(seen)
     reported: dict[str, Any] = deployment.get("status", {})
     running = deployment.get("spec", {}).get("replicas", 0)
     return EngineCounts(
-        wanted=plan.replicas if plan else running,
+        wanted=work.replicas if work else running,
         existing=reported.get("replicas", 0),
         updated=reported.get("updatedReplicas", 0),
         ready=reported.get("readyReplicas", 0),
     )
 
 
-def available(seen: Observation, plan: RegionPlan | None, counts: EngineCounts) -> Finding:
+def available(seen: Observation, work: Work | None, counts: EngineCounts) -> Finding:
     def finding(status: bool, reason: Reason, message: str) -> Finding:
         return Finding(ConditionType.AVAILABLE, status, reason, message)
 
     if counts.ready:
         return finding(True, Reason.SERVING, f"{_engines(counts.ready)} in {seen.region} ready to take requests.")
-    if plan and not plan.replicas:
-        others = ", ".join(target.name for target in plan.targets)
+    if work and not work.replicas:
+        others = ", ".join(target.name for target in work.targets)
         return finding(
             True, Reason.SERVED_ELSEWHERE, f"{seen.region} runs no engines; its gateway forwards to {others}."
         )
@@ -102,16 +165,16 @@ def available(seen: Observation, plan: RegionPlan | None, counts: EngineCounts) 
     )
 
 
-def progressing(seen: Observation, plan: RegionPlan | None, counts: EngineCounts) -> Finding:
+def progressing(seen: Observation, work: Work | None, counts: EngineCounts) -> Finding:
     def finding(status: bool, reason: Reason, message: str) -> Finding:
         return Finding(ConditionType.PROGRESSING, status, reason, message)
 
-    outdated = _observed_outdated(seen, plan)
-    if plan and counts.existing and (outdated or counts.updated < min(counts.wanted, counts.existing)):
+    outdated = _observed_outdated(seen, work)
+    if work and counts.existing and (outdated or counts.updated < min(counts.wanted, counts.existing)):
         return finding(
             True,
             Reason.REPLACING_ENGINES,
-            f"{counts.updated} of {_engines(counts.wanted)} replaced by revision {plan.revision}.",
+            f"{counts.updated} of {_engines(counts.wanted)} replaced by revision {work.revision}.",
         )
     if counts.ready < counts.wanted:
         return finding(
@@ -175,27 +238,28 @@ def _deployment(seen: Observation) -> Any:
     return seen.children.get(Ref("Deployment", service.namespace, engine_name(service)), {})
 
 
-def _observed_outdated(seen: Observation, plan: RegionPlan | None) -> bool:
+def _observed_outdated(seen: Observation, work: Work | None) -> bool:
     """Whether the Deployment's controller has yet to see the latest template."""
     deployment = _deployment(seen)
-    if not deployment or not plan:
+    if not deployment or not work:
         return False
     generation = deployment["metadata"].get("generation", 0)
     return bool(deployment.get("status", {}).get("observedGeneration", 0) < generation)
 
 
-def _condition(before: LLMServiceStatus, generation: int, now: datetime, finding: Finding) -> Condition:
-    """Keeps the transition time while the status stays the same."""
-    status = ConditionStatus.of(finding.status)
-    since = now
-    for old in before.conditions:
-        if old.type == finding.type and old.status == status:
-            since = old.last_transition_time
-    return Condition(
-        type=finding.type,
-        status=status,
-        reason=finding.reason,
-        message=finding.message,
-        observed_generation=generation,
-        last_transition_time=since,
+def conditions(
+    before: Iterable[Condition], generation: int, now: datetime, findings: Iterable[Finding]
+) -> tuple[Condition, ...]:
+    """The conditions to report; each keeps its transition time while its status stays the same."""
+    since = {(old.type, old.status): old.last_transition_time for old in before}
+    return tuple(
+        Condition(
+            type=finding.type,
+            status=ConditionStatus.of(finding.status),
+            reason=finding.reason,
+            message=finding.message,
+            observed_generation=generation,
+            last_transition_time=since.get((finding.type, ConditionStatus.of(finding.status)), now),
+        )
+        for finding in findings
     )

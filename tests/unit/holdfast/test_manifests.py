@@ -15,7 +15,7 @@ import yaml
 
 from holdfast.domain.manifests import manifests
 from holdfast.domain.observation import Capabilities
-from holdfast.domain.plan import plan
+from holdfast.domain.plan import plan_alone
 from holdfast.domain.revision import revision_of
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "manifests"
@@ -49,7 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_manifests_are_the_golden_ones(observe: Any, case: str) -> None:
     seen = observe(**CASES[case])
-    text = yaml.safe_dump_all(manifests(seen, plan(seen)), sort_keys=False, width=110)
+    text = yaml.safe_dump_all(manifests(seen, plan_alone(seen)), sort_keys=False, width=110)
     golden = GOLDEN / f"{case}.yaml"
     if os.environ.get("REFRESH_GOLDEN"):
         golden.write_text(text)
@@ -61,7 +61,7 @@ def test_the_manifests_are_the_golden_ones(observe: Any, case: str) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if "old" not in case])
 def test_the_manifests_are_valid_in_current_kubernetes(observe: Any, case: str, version: str) -> None:
     seen = observe(**CASES[case])
-    for manifest in manifests(seen, plan(seen)):
+    for manifest in manifests(seen, plan_alone(seen)):
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
@@ -76,6 +76,6 @@ def test_what_an_engine_runs_decides_its_revision_and_nothing_else_does(make_spe
 
 def test_an_engine_may_finish_its_longest_answer_before_it_is_killed(observe: Any) -> None:
     seen = observe(traffic={"maxStream": "10m"})
-    [deployment] = [each for each in manifests(seen, plan(seen)) if each["kind"] == "Deployment"]
+    [deployment] = [each for each in manifests(seen, plan_alone(seen)) if each["kind"] == "Deployment"]
 
     assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > 600

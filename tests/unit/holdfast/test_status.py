@@ -27,7 +27,7 @@ def deployment(replicas: int, ready: int, updated: int | None = None, **meta: in
 
 def report(seen: Observation, failures: tuple[str, ...] = ()) -> LLMServiceStatus:
     decision = decide(seen)
-    return status(seen, decision.verdict, decision.plan, failures)
+    return status(seen, decision, failures)
 
 
 def condition(of: LLMServiceStatus, kind: ConditionType) -> Condition:

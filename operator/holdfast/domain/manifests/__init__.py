@@ -9,16 +9,16 @@ from holdfast.domain.manifests.disruption_budget import disruption_budget
 from holdfast.domain.manifests.route import route
 from holdfast.domain.manifests.service import service
 from holdfast.domain.observation import Observation
-from holdfast.domain.plan import RegionPlan
+from holdfast.domain.plan import Work
 
 __all__ = ["manifests"]
 
 
-def manifests(seen: Observation, plan: RegionPlan) -> list[dict[str, Any]]:
+def manifests(seen: Observation, work: Work) -> list[dict[str, Any]]:
     """Every object that must exist in this region for the plan to hold; engines only where the region serves."""
-    objects = [route(seen, plan)]
-    if plan.replicas:
-        objects += [deployment(seen, plan), service(seen)]
+    objects = [route(seen, work)]
+    if work.replicas:
+        objects += [deployment(seen, work), service(seen)]
         if budget := disruption_budget(seen):
             objects.append(budget)
     return objects

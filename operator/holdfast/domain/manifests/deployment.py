@@ -9,7 +9,7 @@ from holdfast.api.llmservice import Engine, LLMServiceSpec
 from holdfast.domain.engines import ENGINES, MODEL_ROOT, EngineType, split_source
 from holdfast.domain.manifests.metadata import engine_name, metadata, selector
 from holdfast.domain.observation import Observation
-from holdfast.domain.plan import RegionPlan
+from holdfast.domain.plan import Work
 
 DRAIN_MARGIN_SECONDS = 30
 """Time beyond the longest answer until a stopping engine is killed."""
@@ -19,7 +19,7 @@ ROUTED_AWAY_SECONDS = 5
 """How long an engine that cannot refuse requests itself goes on before it is stopped, so that gateways forget it."""
 
 
-def deployment(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
+def deployment(seen: Observation, work: Work) -> dict[str, Any]:
     """Engines are replaced one at a time, a new one ready before an old one goes."""
     service = seen.service
     return {
@@ -27,7 +27,7 @@ def deployment(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
         "kind": "Deployment",
         "metadata": metadata(service, engine_name(service), names.ENGINE_COMPONENT),
         "spec": {
-            "replicas": plan.replicas,
+            "replicas": work.replicas,
             "selector": {"matchLabels": selector(service)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "progressDeadlineSeconds": STARTUP_LIMIT_SECONDS + 60,
@@ -37,17 +37,17 @@ def deployment(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
                     "labels": {
                         **selector(service),
                         names.MANAGED_BY_LABEL: names.MANAGER,
-                        names.REVISION_LABEL: plan.revision,
+                        names.REVISION_LABEL: work.revision,
                         names.REGION_LABEL: seen.region,
                     },
                 },
-                "spec": _pod(seen, plan),
+                "spec": _pod(seen, work),
             },
         },
     }
 
 
-def _pod(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
+def _pod(seen: Observation, work: Work) -> dict[str, Any]:
     spec = seen.service.spec
     engine = spec.engine
     grace = int(spec.traffic.max_stream.total_seconds()) + DRAIN_MARGIN_SECONDS
@@ -59,7 +59,7 @@ def _pod(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
             _spread("kubernetes.io/hostname", seen),
             _spread("topology.kubernetes.io/zone", seen),
         ],
-        "containers": [_container(seen, plan)],
+        "containers": [_container(seen, work)],
         "volumes": _volumes(spec),
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
     }
@@ -83,12 +83,12 @@ def _spread(key: str, seen: Observation) -> dict[str, Any]:
     }
 
 
-def _container(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
+def _container(seen: Observation, work: Work) -> dict[str, Any]:
     spec = seen.service.spec
     kind = ENGINES[spec.engine.type]
     container: dict[str, Any] = {
         "name": "engine",
-        "image": plan.image,
+        "image": work.image,
         "imagePullPolicy": seen.image_pull_policy,
         "args": [*kind.arguments(spec), *spec.engine.args],
         "ports": [{"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],

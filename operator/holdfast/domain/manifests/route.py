@@ -10,10 +10,10 @@ from holdfast.api.route import Route
 from holdfast.domain.engines import ENGINES
 from holdfast.domain.manifests.metadata import metadata
 from holdfast.domain.observation import Observation
-from holdfast.domain.plan import RegionPlan
+from holdfast.domain.plan import Work
 
 
-def route(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
+def route(seen: Observation, work: Work) -> dict[str, Any]:
     """One `Route` as JSON; it exists in every region, also where no engine runs: that gateway forwards."""
     service = seen.service
     kind = ENGINES[service.spec.engine.type]
@@ -22,10 +22,10 @@ def route(seen: Observation, plan: RegionPlan) -> dict[str, Any]:
         service=service.name,
         model=service.spec.model.name,
         region=seen.region,
-        local=plan.replicas > 0,
+        local=work.replicas > 0,
         engine_protocol=kind.protocol,
         health_path=kind.ready_path,
-        regions=plan.targets,
+        regions=work.targets,
         mode=service.spec.traffic.mode,
         max_stream=service.spec.traffic.max_stream,
     )

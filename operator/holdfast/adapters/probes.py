@@ -1,0 +1,180 @@
+"""Observes every region's gateway from where this operator stands.
+
+Each second every service is asked for in every region: is one of its engines healthy (`/ready/…` on the peer port,
+which answers from that region alone)? Every few seconds it must also generate one token. What comes of it is
+`domain.health`'s business; this only asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from holdfast.adapters import metrics
+from holdfast.api.conditions import Reason
+from holdfast.api.region import RegionSpec, RegionStatus, Verdict
+from holdfast.domain.health import Probe, Thresholds, Watching, after_probe, blind, closed_eyes, restored
+
+PERIOD_SECONDS = 1.0
+COMPLETION_SECONDS = 5.0
+"""How often a synthetic completion is asked for; at once again while the last one failed."""
+READY_SECONDS = 1.0
+AT_ONCE = 64
+"""Probes in flight; with more services than that, a round takes longer."""
+HEADERS = {"x-holdfast-probe": "1", "x-request-id": "holdfast-probe"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One service in one region."""
+
+    service: str
+    """`namespace/name`."""
+    model: str
+    region: str
+    thresholds: Thresholds
+    progress_timeout: float
+    """Seconds within which one token must come."""
+
+
+@dataclass
+class _Progress:
+    last: Probe
+    due: float
+
+
+@dataclass
+class Observer:
+    """What this operator sees of the regions."""
+
+    regions: dict[str, Watching] = field(default_factory=dict)
+    """Region → whether its gateway answers."""
+    services: dict[tuple[str, str], Watching] = field(default_factory=dict)
+    """(region, service) → what is held of it."""
+    _restored: bool = False
+    _progress: dict[tuple[str, str], _Progress] = field(default_factory=dict)
+
+    def restore(self, published: Mapping[str, RegionStatus], region: str) -> None:
+        """Take up what this region's observer had published before it was started again; once."""
+        if self._restored:
+            return
+        self._restored = True
+        for name, status in published.items():
+            if status.observer != region:
+                continue
+            for each in status.services:
+                self.services[name, each.service] = restored(each.verdict, Reason(each.reason), each.message)
+
+    async def observe(
+        self, session: aiohttp.ClientSession, gateways: Mapping[str, RegionSpec], targets: Iterable[Target]
+    ) -> bool:
+        """One round of probes. Returns whether a verdict changed."""
+        before = self._verdicts()
+        wanted = list(targets)
+        gate = asyncio.Semaphore(AT_ONCE)
+        found = await asyncio.gather(*(self._gateway(session, gate, name, spec) for name, spec in gateways.items()))
+        answers = dict(zip(gateways, found, strict=True))
+        now = time.monotonic()
+        if blind(answers.values()):
+            self.regions = {name: closed_eyes(self.regions.get(name, Watching())) for name in gateways}
+            self.services = {key: closed_eyes(each) for key, each in self.services.items()}
+        else:
+            for name, probe in answers.items():
+                self.regions[name] = after_probe(self.regions.get(name, Watching()), probe, now, Thresholds())
+            await asyncio.gather(
+                *(self._service(session, gate, gateways[each.region], each, answers[each.region])
+                  for each in wanted if each.region in gateways)
+            )  # fmt: skip
+        keep = {(each.region, each.service) for each in wanted}
+        self.services = {key: each for key, each in self.services.items() if key in keep}
+        self._progress = {key: each for key, each in self._progress.items() if key in keep}
+        self.regions = {name: each for name, each in self.regions.items() if name in gateways}
+        return before != self._verdicts()
+
+    def _verdicts(self) -> list[tuple[tuple[str, str], Verdict]]:
+        regions = {(name, ""): each for name, each in self.regions.items()}
+        return [(key, each.verdict) for key, each in sorted({**regions, **self.services}.items())]
+
+    async def _gateway(
+        self, session: aiohttp.ClientSession, gate: asyncio.Semaphore, region: str, spec: RegionSpec
+    ) -> Probe:
+        status, error = await _get(session, gate, f"{_base(spec)}/ready")
+        if status == 200:
+            return Probe(True, Reason.ANSWERING, f"The gateway of {region} answers.")
+        what = error or f"HTTP {status}"
+        return Probe(False, Reason.GATEWAY_UNREACHABLE, f"The gateway of {region} does not answer: {what}.")
+
+    async def _service(
+        self,
+        session: aiohttp.ClientSession,
+        gate: asyncio.Semaphore,
+        spec: RegionSpec,
+        target: Target,
+        gateway: Probe,
+    ) -> None:
+        key = (target.region, target.service)
+        probe = gateway if not gateway.ok else await self._engines(session, gate, spec, target)
+        metrics.PROBES.labels(target.region, "ok" if probe.ok else str(probe.reason)).inc()
+        before = self.services.get(key, Watching())
+        self.services[key] = after_probe(before, probe, time.monotonic(), target.thresholds)
+
+    async def _engines(
+        self, session: aiohttp.ClientSession, gate: asyncio.Semaphore, spec: RegionSpec, target: Target
+    ) -> Probe:
+        status, error = await _get(session, gate, f"{_base(spec)}/ready/{target.service}")
+        if status != 200:
+            what = error or f"HTTP {status}"
+            return Probe(
+                False, Reason.NO_ENGINE_ANSWERS, f"No engine of {target.service} in {target.region} answers: {what}."
+            )
+        key = (target.region, target.service)
+        known = self._progress.get(key)
+        now = time.monotonic()
+        if known is None or now >= known.due or not known.last.ok:
+            probe = await _complete(session, gate, spec, target)
+            due = time.monotonic() + COMPLETION_SECONDS * random.uniform(0.8, 1.0)
+            known = self._progress[key] = _Progress(probe, due)
+        return known.last
+
+
+async def _complete(session: aiohttp.ClientSession, gate: asyncio.Semaphore, spec: RegionSpec, target: Target) -> Probe:
+    """Ask for one token. An engine that refuses as it is full is alive."""
+    where = f"{target.service} in {target.region}"
+    body = {"model": target.model, "prompt": "ping", "max_tokens": 1, "temperature": 0}
+    timeout = aiohttp.ClientTimeout(total=target.progress_timeout)
+    try:
+        async with (
+            gate,
+            session.post(f"{_base(spec)}/v1/completions", json=body, timeout=timeout, headers=HEADERS) as answer,
+        ):
+            await answer.read()
+            if answer.status in (200, 429):
+                return Probe(True, Reason.ANSWERING, f"{where} generates.")
+            what = f"HTTP {answer.status}"
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        what = str(error) or f"nothing within {target.progress_timeout:g} s"
+    return Probe(False, Reason.NO_PROGRESS, f"{where} generates no token: {what}.")
+
+
+async def _get(session: aiohttp.ClientSession, gate: asyncio.Semaphore, url: str) -> tuple[int, str]:
+    """(status, "") or (0, why there is none)."""
+    try:
+        async with (
+            gate,
+            session.get(url, timeout=aiohttp.ClientTimeout(total=READY_SECONDS), headers=HEADERS) as answer,
+        ):
+            await answer.read()
+            return answer.status, ""
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        return 0, str(error) or f"nothing within {READY_SECONDS:g} s"
+
+
+def _base(spec: RegionSpec) -> str:
+    address = spec.gateway.address
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{spec.gateway.peer_port}"
