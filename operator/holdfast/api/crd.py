@@ -136,7 +136,7 @@ def _inline(node: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, A
         node = _without_any_of(node)
         return _inline(node, definitions)
     result = {key: value for key, value in node.items() if key not in _DROPPED}
-    if result.get("default", ...) is None:
+    if result.get("default", ...) in (None, ""):  # an empty text says nothing, and Helm would write null for it
         del result["default"]
     if "description" in result:
         result["description"] = " ".join(result["description"].split())
