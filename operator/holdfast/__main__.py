@@ -13,6 +13,7 @@ import yaml
 from holdfast.api import names
 from holdfast.api.crd import DEFINITIONS, definition
 from holdfast.cli.join_command import region
+from holdfast.cli.plan import plan
 from holdfast.config import Config, parse_engine_images
 from holdfast.errors import HoldfastError
 
@@ -95,6 +96,7 @@ def operator(
 
 
 main.add_command(region)
+main.add_command(plan)
 
 if __name__ == "__main__":
     main()

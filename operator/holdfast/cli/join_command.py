@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from holdfast.api.region import RegionRole
-from holdfast.cli.join import Cluster, join
 from holdfast.errors import HoldfastError
 
 
@@ -48,6 +47,8 @@ def join_(
 
     Every cluster named becomes able to read every other one. Joining again changes nothing.
     """
+    from holdfast.cli.join import Cluster, join  # the Kubernetes client takes a while to import
+
     files = {name: (kubeconfig, context), **_peers(peers, name)}
     given = {
         "gateway_address": _pairs("--gateway-address", addresses, files),

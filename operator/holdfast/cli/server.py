@@ -186,6 +186,16 @@ class Server:
         return answer
 
 
+def current_namespace(kubeconfig: Path | None = None, context: str | None = None) -> str:
+    """The namespace of the kubeconfig's context; `default` where it names none."""
+    try:
+        contexts, active = kube_config.list_kube_config_contexts(str(kubeconfig) if kubeconfig else None)
+    except (kube_config.ConfigException, OSError, TypeError):
+        return "default"
+    found = next((each for each in contexts if each["name"] == context), active)
+    return str(found["context"].get("namespace") or "default")
+
+
 def _error(status: int) -> type[ClusterError]:
     if status in (401, 403):
         return Forbidden

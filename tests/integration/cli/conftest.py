@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from tests.integration.cli.servers import Clusters, wait_for
@@ -14,14 +13,6 @@ from holdfast.cli.server import Server
 from holdfast_testbed.testbed import Testbed
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-
-
-def without_empty_defaults(value: Any) -> Any:
-    """API servers of 1.20 take a default of `""` for null and refuse it."""
-    if isinstance(value, dict):
-        kept = {key: each for key, each in value.items() if (key, each) != ("default", "")}
-        return {key: without_empty_defaults(each) for key, each in kept.items()}
-    return [without_empty_defaults(each) for each in value] if isinstance(value, list) else value
 
 
 @pytest.fixture(scope="package")
@@ -34,7 +25,7 @@ def clusters() -> Iterator[Clusters]:
         servers = {each.name: Server.open(each.name, each.kubeconfig) for each in regions}
         for server in servers.values():
             for each in DEFINITIONS:
-                server.request("POST", CRDS, body=without_empty_defaults(definition(each)))
+                server.request("POST", CRDS, body=definition(each))
         for server in servers.values():
             wait_for(f"the CRDs of {server.name}", lambda s=server: s.list("RegionPlan") == [])
         yield Clusters(bed, {each.name: each for each in regions}, servers)
