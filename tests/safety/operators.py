@@ -102,7 +102,8 @@ class Operator:
             delay=preference_delay(region, preferences),
         )
         self.watching: dict[str, Watching] = {}
-        self.heartbeats: dict[str, tuple[str, float]] = {}
+        self.beats_seen: dict[str, str] = {}
+        self.heard_at: dict[str, float] = {}
         self.seen: dict[str, Snapshot] = {}
         self.current: set[str] = set()
         self.decided: object = None
@@ -142,7 +143,7 @@ class Operator:
                 for write, version in zip(writes, answers, strict=True):
                     self.elector.wrote(write, version, sent, self.now)
             if self.resigning:
-                self.world.crash(self)
+                self.world.crash(self, restart_after=6.0)
                 return
             yield TERMS.retry * rng.uniform(0.8, 1.0)
 
@@ -168,15 +169,22 @@ class Operator:
             answers = yield [Request(name, Server.read) for name in self.world.names]
             self.current = {name for name, answer in zip(self.world.names, answers, strict=True) if answer}
             for name, answer in zip(self.world.names, answers, strict=True):
-                if answer:
-                    self.seen[name] = answer
-                    if self.heartbeats.get(name, ("",))[0] != answer.heartbeat:
-                        self.heartbeats[name] = (answer.heartbeat, self.now)
+                self._hear(name, answer)
             if self.region in self.current:
                 yield from self._replicate()
             if epoch is not None:
                 yield from self._lead(epoch)
             yield rng.uniform(1.2, 1.6)
+
+    def _hear(self, name: str, answer: Snapshot | None) -> None:
+        """Only a heartbeat that changed between two looks proves life: the first after a while may be an old one."""
+        if answer is None:
+            self.beats_seen.pop(name, None)
+            return
+        if self.beats_seen.get(name, answer.heartbeat) != answer.heartbeat:
+            self.heard_at[name] = self.now
+        self.beats_seen[name] = answer.heartbeat
+        self.seen[name] = answer
 
     def _observe(self) -> None:
         world = self.world
@@ -184,7 +192,9 @@ class Operator:
         sees_nobody = blind(probes.values())
         for name, probe in probes.items():
             before = self.watching.get(name, Watching())
-            self.watching[name] = closed_eyes(before) if sees_nobody else after_probe(before, probe, self.now, THRESHOLDS)
+            self.watching[name] = (
+                closed_eyes(before) if sees_nobody else after_probe(before, probe, self.now, THRESHOLDS)
+            )
             if self.watching[name].verdict is Verdict.UNHEALTHY:
                 world.promises.seen_failing[self.region, name] = world.now
 
@@ -284,9 +294,7 @@ class Operator:
         self.decide_again = self.world.now + decision.again.total_seconds() if decision.again is not None else None
         some = next(iter(decision.plans.values()))
         fraction = service.spec.failover.max_drained_fraction
-        self.world.promises.decided(
-            self.world.now, last_traffic(service), some.traffic, fraction, dict(service.orders)
-        )
+        self.world.promises.decided(self.world.now, last_traffic(service), some.traffic, fraction, dict(service.orders))
         writes = [
             self._plan_write(name, spec, plans.get(name))
             for name, spec in decision.plans.items()
@@ -305,11 +313,7 @@ class Operator:
 
     def _service(self, epoch: int, accepted: Copy, plans: Mapping[str, RegionPlan]) -> Service:
         world = self.world
-        heard = [
-            name
-            for name in world.names
-            if name in self.heartbeats and self.now - self.heartbeats[name][1] <= HEARD_WITHIN and name in self.seen
-        ]
+        heard = [name for name, at in self.heard_at.items() if self.now - at <= HEARD_WITHIN]
         health = {
             region: judge(
                 region, {o: self.seen[o].views[region] for o in heard if region in self.seen[o].views}, len(world.names)

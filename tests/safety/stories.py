@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 REGIONS = ("us-east", "eu-west", "ap-south", "sa-east", "af-south")
@@ -93,7 +93,12 @@ def story(seed: int) -> Story:
     witness = regions[-1] if rng.random() < 0.25 else ""
     count = rng.randint(2, 9)
     kinds = rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()), k=count)
-    faults = sorted((_fault(rng, kind, regions) for kind in kinds), key=lambda fault: fault.at)
+    faults = [_fault(rng, kind, regions) for kind in kinds]
+    for fault in tuple(faults):
+        if fault.kind is Kind.DELETE and rng.random() < 0.6:  # made again, often before everybody knows
+            again = _fault(rng, Kind.CREATE, regions)
+            faults.append(replace(again, at=round(min(fault.at + rng.uniform(0.5, 15), CHAOS_SECONDS), 1)))
+    faults.sort(key=lambda fault: fault.at)
     return Story(seed, regions, witness, rng.random() < 0.5, tuple(faults))
 
 
@@ -107,7 +112,7 @@ def _fault(rng: random.Random, kind: Kind, regions: tuple[str, ...]) -> Fault:
         case Kind.PAUSE | Kind.PAUSE_AT_PLAN:
             return Fault(at, kind, (some[0],), round(rng.uniform(3, 35), 1))
         case Kind.RESIGN:
-            return Fault(at, kind, (some[0],), round(rng.uniform(6, 12), 1))
+            return Fault(at, kind, (some[0],))
         case Kind.CUT:
             return Fault(at, kind, tuple(some[:2]), seconds)
         case Kind.SPLIT:

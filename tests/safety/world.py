@@ -46,7 +46,6 @@ class World:
         self.slow: set[str] = set()
         self.lossy: set[str] = set()
         self.failing: set[str] = set()
-        self.healed = False
         self.said: list[str] = []
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
@@ -189,7 +188,12 @@ class World:
 
     def _written(self) -> list[tuple[str, int, int, int]]:
         return [
-            (each.name, each.plan.version if each.plan else 0, each.copy.version if each.copy else 0, each.status_version)
+            (
+                each.name,
+                each.plan.version if each.plan else 0,
+                each.copy.version if each.copy else 0,
+                each.status_version,
+            )
             for each in self.servers.values()
         ]
 
@@ -204,14 +208,13 @@ class World:
         for loop in operator.loops():
             self._at(self.now, self._advance, operator, loop, None)
 
-    def crash(self, operator: Operator) -> None:
+    def crash(self, operator: Operator, restart_after: float) -> None:
         operator.alive = False
-        if self.operators[operator.region] is operator:
-            self.operators[operator.region] = None
+        self.operators[operator.region] = None
+        self._at(self.now + restart_after, self.start, operator.region)
 
     def heal(self) -> None:
         """Everything works again, at once."""
-        self.healed = True
         self.cut.clear()
         self.slow.clear()
         self.lossy.clear()
@@ -220,7 +223,7 @@ class World:
             server.up = True
             server.orders.clear()
         for name, operator in self.operators.items():
-            if operator is None:
+            if operator is None:  # it is started at the latest now
                 self._at(self.now + 6, self.start, name)
             else:
                 operator.paused_until, operator.pause_at_plan = min(operator.paused_until, self.now), 0.0
@@ -231,8 +234,7 @@ class World:
         match fault.kind:
             case Kind.CRASH:
                 if operator:
-                    self.crash(operator)
-                    self._at(end, self.start, region)
+                    self.crash(operator, fault.seconds)
             case Kind.PAUSE:
                 if operator:
                     operator.paused_until = end
@@ -243,7 +245,6 @@ class World:
             case Kind.RESIGN:
                 if operator:
                     operator.resigning = True
-                    self._at(end, self.start, region)
             case Kind.CUT:
                 self._during(end, self.cut, frozenset(fault.regions))
             case Kind.SPLIT:

@@ -2,7 +2,8 @@
 
 Each region is Serving, Drained or Ramping; `TABLE` holds every allowed change. What must not happen has no row: a
 drained region never serves fully again without ramping. Caps are checked for the service as a whole: too many drains,
-or one that would take the last region with traffic, are refused and the traffic stays.
+or one that would take the last region with traffic, are refused and the traffic stays. Regions come back before others
+go, as that makes room under the cap; and if an edit leaves only drained regions, the best of them comes back.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Event(StrEnum):
     ORDERED_BACK = "ordered back"
     RECOVERED = "recovered"
     STEP_HELD = "step held"
+    NEEDED = "needed"
 
 
 S = TrafficState
@@ -36,6 +38,7 @@ TABLE: Mapping[tuple[TrafficState, Event], TrafficState] = {
     (S.SERVING, Event.ORDERED_OUT): S.DRAINED,
     (S.DRAINED, Event.RECOVERED): S.RAMPING,
     (S.DRAINED, Event.ORDERED_BACK): S.RAMPING,
+    (S.DRAINED, Event.NEEDED): S.RAMPING,
     (S.RAMPING, Event.FAILED): S.DRAINED,
     (S.RAMPING, Event.ORDERED_OUT): S.DRAINED,
     (S.RAMPING, Event.STEP_HELD): S.RAMPING,
@@ -68,14 +71,20 @@ class Situation:
 def step(seen: Situation, guards: frozenset[Guard] = ALL_GUARDS) -> tuple[RegionTraffic, ...]:
     """The traffic of the next plan; equal to the last one if nothing happens."""
     after = list(seen.before)
+    leaving: dict[int, Event] = {}
     for place, traffic in enumerate(after):
         event = _event(seen, traffic, guards)
         if event is None:
             after[place] = _settled(traffic)
         elif TABLE.get((traffic.state, event)) is TrafficState.DRAINED:
-            after[place] = _drain(seen, after, place, event, guards)
+            leaving[place] = event
         elif TABLE.get((traffic.state, event)) is TrafficState.RAMPING:
-            after[place] = _ramp(seen, traffic)
+            after[place] = _ramp(seen, traffic, event)
+    for place, event in leaving.items():
+        after[place] = _drain(seen, after, place, event, guards)
+    needed = _needed(seen, after) if Guard.LAST_REGION_STAYS in guards else None
+    if needed is not None:
+        after[needed] = _ramp(seen, after[needed], Event.NEEDED)
     return tuple(after)
 
 
@@ -106,8 +115,26 @@ def _event(seen: Situation, traffic: RegionTraffic, guards: frozenset[Guard]) ->
 
 def _settled(traffic: RegionTraffic) -> RegionTraffic:
     """Nothing happens: an earlier refusal is over once its cause is."""
-    refused = traffic.reason in (Reason.TRAFFIC_STAYS, Reason.DRAIN_REFUSED)
-    return steady(traffic) if traffic.state is TrafficState.SERVING and refused else traffic
+    if traffic.reason not in (Reason.TRAFFIC_STAYS, Reason.DRAIN_REFUSED):
+        return traffic
+    if traffic.state is TrafficState.SERVING:
+        return steady(traffic)
+    message = f"{traffic.region} gets {traffic.percent} % of its share."
+    return replace_traffic(traffic, traffic.state, traffic.percent, traffic.since, Reason.RAMPING_BACK, message)
+
+
+def _needed(seen: Situation, regions: Sequence[RegionTraffic]) -> int | None:
+    """The region that must come back because none has traffic: best one that nobody ordered out and that answers."""
+    if any(each.weight * each.percent for each in regions):
+        return None
+    rank = {Verdict.HEALTHY: 0, Verdict.UNKNOWN: 1, Verdict.UNHEALTHY: 2}
+
+    def cost(place: int) -> tuple[bool, int, int]:
+        name = regions[place].region
+        judged = seen.health.get(name)
+        return seen.orders.get(name, Order()).drain, rank[judged.verdict if judged else Verdict.UNKNOWN], place
+
+    return min((place for place, each in enumerate(regions) if each.weight), key=cost, default=None)
 
 
 def steady(traffic: RegionTraffic) -> RegionTraffic:
@@ -138,10 +165,10 @@ def _drain(
     judged = seen.health.get(traffic.region)
     cause = f"Somebody asked to drain {traffic.region}." if asked else (judged.message if judged else "It is not seen.")
     if why:
-        reason = Reason.DRAIN_REFUSED if asked else Reason.TRAFFIC_STAYS
-        return replace_traffic(
-            traffic, traffic.state, traffic.percent, traffic.since, reason, f"{cause} Its traffic stays, as {why}."
-        )
+        reason, stays = Reason.DRAIN_REFUSED if asked else Reason.TRAFFIC_STAYS, f"Its traffic stays, as {why}."
+        if traffic.reason == reason and traffic.message.endswith(stays):
+            return traffic  # another number of observers that see the same is no news
+        return replace_traffic(traffic, traffic.state, traffic.percent, traffic.since, reason, f"{cause} {stays}")
     if asked:
         reason = Reason.DRAIN_REQUESTED
     else:
@@ -149,12 +176,13 @@ def _drain(
     return replace_traffic(traffic, TrafficState.DRAINED, 0, seen.now, reason, cause)
 
 
-def _ramp(seen: Situation, traffic: RegionTraffic) -> RegionTraffic:
+def _ramp(seen: Situation, traffic: RegionTraffic, event: Event) -> RegionTraffic:
     steps = (*(each for each in seen.failover.failback.steps if each < 100), 100)
     percent = next((each for each in steps if each > traffic.percent), 100)
     if percent >= 100:
         return steady(traffic.model_copy(update={"since": seen.now}))
-    message = f"{traffic.region} answers again and gets {percent} % of its share."
+    why = "is needed, as no other region has traffic," if event is Event.NEEDED else "answers again"
+    message = f"{traffic.region} {why} and gets {percent} % of its share."
     return replace_traffic(traffic, TrafficState.RAMPING, percent, seen.now, Reason.RAMPING_BACK, message)
 
 
@@ -168,10 +196,11 @@ def replace_traffic(
 
 
 def due(seen: Sequence[RegionTraffic], failover: Failover, now: datetime) -> timedelta | None:
-    """When the next step of a ramp is due at the earliest; None while nothing ramps."""
-    waits = [
-        each.since + failover.failback.hold - now
-        for each in seen
-        if each.state is TrafficState.RAMPING and each.since is not None
-    ]
-    return max(min(waits), timedelta(0)) if waits else None
+    """When the next step of a ramp is due at the earliest; None while none can be.
+
+    One that could have been taken already waits for the region's health, not for the time.
+    """
+    hold = failover.failback.hold
+    ramping = [each.since for each in seen if each.state is TrafficState.RAMPING and each.since is not None]
+    waits = [max(since + hold - now, timedelta(0)) for since in ramping if not hold or since + hold > now]
+    return min(waits, default=None)

@@ -31,7 +31,7 @@ def admit(plan: RegionPlan, sealed: int, acted: ActedPlan | None, guards: frozen
         Reason.PLANNED,
         f"The plan of epoch {spec.epoch}, decided in {spec.leader}, carries out edit {spec.number}.",
     )
-    if acted and acted.generation == plan.generation:
+    if acted and (acted.generation, acted.epoch) == (plan.generation, spec.epoch):
         return current  # nobody wrote it since
     least = max(sealed, acted.epoch if acted else 0)
     if spec.epoch >= least or Guard.SEAL not in guards:

@@ -145,7 +145,7 @@ class Elector:
             self._give_up(now, pause=self.terms.retry * (0.5 + self.jitter()))
 
     def _valid(self, now: float) -> bool:
-        sent = sorted(self.held.values(), reverse=True)
+        sent = sorted((at for voter, at in self.held.items() if voter in self.voters), reverse=True)
         if len(sent) < self.quorum:
             return False
         return Guard.RENEW_DEADLINE not in self.guards or now - sent[self.quorum - 1] < self.terms.renew_deadline
@@ -178,7 +178,17 @@ class Elector:
         return Guard.LEASE_PATIENCE not in self.guards or now - sighting.since >= self.terms.duration
 
     def _may_take(self, voter: str, now: float) -> bool:
-        return self._readable(voter, now) and self._free(voter, now)
+        return self._readable(voter, now) and self._free(voter, now) and self._grants(voter)
+
+    def _grants(self, voter: str) -> bool:
+        """Whether the voter can still give the own epoch: to one bidder only, or two could win with the same one.
+
+        Whoever has won may collect the rest, as nobody else can win with this epoch any more.
+        """
+        assert self.epoch is not None
+        lease = self.sightings[voter].lease
+        own = lease == Lease(self.me, self.epoch)
+        return self.won or own or lease.epoch < self.epoch or Guard.EPOCH_GROWS not in self.guards
 
     def _take(self, voter: str) -> LeaseWrite:
         assert self.epoch is not None

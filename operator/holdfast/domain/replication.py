@@ -36,6 +36,7 @@ class Copies:
     """The region of the operator that looks."""
     own: Held
     peers: Mapping[str, Held] = field(default_factory=dict)
+    """Every other region; one that was not read yet is there as well, and not current."""
 
     @property
     def everywhere(self) -> dict[str, Held]:
@@ -72,24 +73,31 @@ Step = Bring | Renew | Remove
 
 def next_step(seen: Copies, guards: frozenset[Guard] = ALL_GUARDS) -> Step | None:
     """What the operator must do to its own region's copy, if anything."""
-    own, buried = seen.own.copy, last_buried(seen)
+    own, best, buried = seen.own.copy, latest(seen), last_buried(seen)
     if own and own.deleting:
         return None
-    if own and own.version.incarnation <= buried:
-        if made_anew(seen.own):
-            return Renew(_reincarnated(own, buried + 1))
-        if Guard.TOMBSTONES_WIN in guards:
-            return Remove(own)
-    best = latest(seen)
-    if best is None or (Guard.TOMBSTONES_WIN in guards and best.version.incarnation <= buried):
+    if own and own.version.incarnation <= buried and made_anew(seen.own):
+        return Renew(_reincarnated(own, buried + 1))
+    if best is None:
         return None
+    if best.version.incarnation <= buried and Guard.TOMBSTONES_WIN in guards:
+        return Remove(own) if own else None
     if own is None:
         return Bring(best, stamp_for(best, generation=1))
     if best.version <= own.version:
         return None
     same = best.spec == own.spec
-    lost = own if own.edited_here and own.version.digest not in (*best.history, best.version.digest) else None
+    lost = own if own.edited_here and not built_upon(own, best) else None
     return Bring(best, stamp_for(best, generation=own.generation + (0 if same else 1)), lost)
+
+
+def built_upon(edit: Copy, later: Copy) -> bool:
+    """Whether the later edit was made by somebody who had the earlier one.
+
+    An edit can bring back a content that the service had before: then it must be there once more.
+    """
+    content = edit.version.digest
+    return (*later.history, later.version.digest).count(content) > edit.history.count(content)
 
 
 def made_anew(own: Held) -> bool:
@@ -108,9 +116,12 @@ def _reincarnated(own: Copy, incarnation: int) -> Stamp:
 
 
 def latest(seen: Copies) -> Copy | None:
-    """The copy with the latest edit of all that can be seen and are not about to go."""
+    """The copy with the latest edit of all that can be seen and are not about to go.
+
+    Of equal ones that which knows most of what came before.
+    """
     alive = [each.copy for each in seen.everywhere.values() if each.copy and not each.copy.deleting]
-    return max(alive, key=lambda copy: (copy.version, copy.region), default=None)
+    return max(alive, key=lambda copy: (copy.version, len(copy.history), copy.region), default=None)
 
 
 def last_buried(seen: Copies) -> int:
