@@ -57,6 +57,20 @@ class Options:
             click.echo(yaml.safe_dump(data(), sort_keys=False, allow_unicode=True, width=110), nl=False)
 
 
+class _Text(click.types.StringParamType):
+    """A value that may also be written as kubectl takes it: `-n=default`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(str(value).removeprefix("="), param, ctx)
+
+
+class _Choice(click.Choice[str]):
+    """The same for a choice: `-o=json`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(str(value).removeprefix("="), param, ctx)
+
+
 Command = Callable[..., None]
 
 
@@ -72,9 +86,9 @@ def options(command: Command) -> Command:
     wrapped.__name__ = command.__name__
     wrapped.__dict__.update(command.__dict__)  # click collects the options of later decorators there
     for option in (
-        click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table"),
+        click.option("-o", "--output", type=_Choice(["table", "json", "yaml"]), default="table", help="What to print."),
         click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Services of every namespace."),
-        click.option("-n", "--namespace", help="Services of this namespace; else that of the context."),
+        click.option("-n", "--namespace", type=_Text(), help="Services of this namespace; else that of the context."),
         click.option("--context", help="Context in the kubeconfig."),
         click.option("--kubeconfig", type=click.Path(path_type=Path), help="As for kubectl."),
     ):
