@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from tests.safety.servers import SERVICE, Chain, Server, Snapshot
+
 from holdfast.api.conditions import Reason
 from holdfast.api.llmservice import ActedPlan, LLMServiceSpec
 from holdfast.api.region import Region, RegionSpec, Verdict
@@ -34,7 +36,6 @@ from holdfast.domain.replication import (
     next_tombstone,
     tombstone_of,
 )
-from tests.safety.servers import SERVICE, Chain, Server, Snapshot
 
 if TYPE_CHECKING:
     from tests.safety.world import World
@@ -92,7 +93,7 @@ class Operator:
         self.offset = world.rng.uniform(0, 1000)
         self.rate = world.rng.uniform(0.99, 1.01)
         self.wall_skew = world.rng.uniform(-1, 1)
-        preferences = {name: 100 for name in world.names}
+        preferences = dict.fromkeys(world.names, 100)
         self.elector = Elector(
             me=identity,
             voters=world.names,
@@ -282,6 +283,7 @@ class Operator:
             service.version,
             epoch,
             {name: plan.resource_version for name, plan in plans.items()},
+            [seen.copy.uid for seen in self.seen.values() if seen.copy],
             service.health,
             service.orders,
             sorted(self.current),
@@ -304,7 +306,9 @@ class Operator:
             and (name not in plans or plans[name].spec != spec)
         ]
         if writes:
-            yield writes
+            answers = yield writes
+            if not all(answers):
+                self.decided = None
 
     def _held_by_majority(self, copies: Copies) -> Copy | None:
         found = [each.copy for each in copies.everywhere.values() if each.current and each.copy]

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tests.safety.servers import Chain, Server
+
 from holdfast.api.regionplan import RegionTraffic, TrafficState
 from holdfast.domain.failover import Order, allowed_drained
-from tests.safety.servers import Chain, Server
 
 SEEN_WITHIN = 30.0
 """Seconds for which an observer's word may travel until it moves traffic."""
@@ -50,6 +51,7 @@ class Promises:
 
     voters: int
     writers: dict[int, str] = field(default_factory=dict)
+    elected: set[tuple[str, int]] = field(default_factory=set)
     accepted: dict[str, int] = field(default_factory=dict)
     seen_failing: dict[tuple[str, str], float] = field(default_factory=dict)
     """(observer, region) → when the observer last held it for Unhealthy."""
@@ -57,10 +59,12 @@ class Promises:
     """Creations of which somebody deleted a copy."""
     counts: Counter[str] = field(default_factory=Counter)
 
-    def leaders(self, leading: Iterable[str]) -> None:
-        names = list(leading)
-        if len(names) > 1:
-            raise Broken(Promise.ONE_LEADER, " and ".join(names))
+    def leaders(self, leading: Iterable[tuple[str, int]]) -> None:
+        """Who would write plans at this moment, as (identity, epoch)."""
+        found = list(leading)
+        self.elected.update(found)
+        if len(found) > 1:
+            raise Broken(Promise.ONE_LEADER, " and ".join(f"{name} (epoch {epoch})" for name, epoch in found))
 
     def plan_written(self, epoch: int, identity: str) -> None:
         first = self.writers.setdefault(epoch, identity)

@@ -103,7 +103,7 @@ class Server:
     up: bool = True
     clock: int = 0
     """The last resource version that was handed out."""
-    lease: Lease = Lease()
+    lease: Lease = field(default_factory=Lease)
     lease_version: int = 0
     copy: StoredCopy | None = None
     plan: StoredPlan | None = None

@@ -46,7 +46,7 @@ WEIGHTS = {
     Kind.DELETE: 2,
     Kind.CREATE: 2,
     Kind.DRAIN: 1,
-    Kind.DRAIN_OVERRIDE: 1,
+    Kind.DRAIN_OVERRIDE: 2,
 }
 
 
@@ -89,9 +89,9 @@ class Story:
 def story(seed: int) -> Story:
     """The story of a seed."""
     rng = random.Random(f"story {seed}")
-    regions = REGIONS[: 5 if rng.random() < 0.15 else 3]
+    regions = REGIONS[: 5 if rng.random() < 0.2 else 3]
     witness = regions[-1] if rng.random() < 0.25 else ""
-    count = rng.randint(2, 9)
+    count = rng.randint(2, 11)
     kinds = rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()), k=count)
     faults = [_fault(rng, kind, regions) for kind in kinds]
     for fault in tuple(faults):
@@ -120,6 +120,6 @@ def _fault(rng: random.Random, kind: Kind, regions: tuple[str, ...]) -> Fault:
         case Kind.DOWN | Kind.SLOW | Kind.LOSSY | Kind.FAIL | Kind.DRAIN | Kind.DRAIN_OVERRIDE:
             return Fault(at, kind, (some[0],), seconds)
         case Kind.EDIT | Kind.CREATE:
-            return Fault(at, kind, (some[0],), value=rng.randint(1, 6))
+            return Fault(at, kind, (some[0],), value=rng.randint(1, 7))
         case Kind.DELETE:
             return Fault(at, kind, (some[0],))

@@ -12,14 +12,16 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from holdfast.api.regionplan import TrafficState
-from holdfast.domain.failover import Order
-from holdfast.domain.guards import ALL_GUARDS, Guard
-from holdfast.domain.revision import digest
 from tests.safety.operators import Loop, Operator, Request
 from tests.safety.promises import Broken, Promise, Promises
 from tests.safety.servers import Edit, Server
 from tests.safety.stories import CHAOS_SECONDS, Fault, Kind, Story
+
+from holdfast.api.region import Verdict
+from holdfast.api.regionplan import TrafficState
+from holdfast.domain.failover import Order
+from holdfast.domain.guards import ALL_GUARDS, Guard
+from holdfast.domain.revision import digest
 
 TIMEOUT = 1.5
 """Seconds that an operator waits for an answer."""
@@ -47,7 +49,7 @@ class World:
         self.lossy: set[str] = set()
         self.failing: set[str] = set()
         self.said: list[str] = []
-        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._queue: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._order = 0
         self._identities = 0
         self._edits = 0
@@ -77,7 +79,7 @@ class World:
 
     # Time
 
-    def _at(self, time: float, act: Callable[..., None], *args: Any) -> None:
+    def _at(self, time: float, act: Callable[..., object], *args: Any) -> None:
         self._order += 1
         heapq.heappush(self._queue, (time, self._order, act, args))
 
@@ -149,7 +151,7 @@ class World:
 
     def check_leaders(self) -> None:
         running = [each for each in self.operators.values() if each]
-        self.promises.leaders(f"{each.identity} (epoch {epoch})" for each in running if (epoch := each.leads()))
+        self.promises.leaders((each.identity, epoch) for each in running if (epoch := each.leads()))
 
     def text(self, spec: Mapping[str, Any]) -> str:
         """The spec as JSON."""
@@ -163,6 +165,8 @@ class World:
             return f"{len(leaders)} leaders"
         if stones := [each.name for each in servers if each.tombstone]:
             return f"tombstones in {', '.join(stones)}"
+        if any(view.verdict is not Verdict.HEALTHY for each in servers for view in each.views.values()):
+            return "some observer sees a region fail"
         copies = [each.read_copy() for each in servers]
         if not any(copies):
             return ""
@@ -262,7 +266,7 @@ class World:
                 self._during(end, self.failing, region)
             case Kind.DRAIN | Kind.DRAIN_OVERRIDE:
                 server.orders[region] = Order(drain=True, override=fault.kind is Kind.DRAIN_OVERRIDE)
-                self._at(end, lambda: server.orders.pop(region, None))
+                self._at(end, server.orders.pop, region, None)
             case Kind.EDIT:
                 self._edit(server, fault.value)
             case Kind.CREATE:
@@ -284,12 +288,18 @@ class World:
             self.servers[name].create(spec, None, (edit,))
 
     def _spec(self, value: int) -> dict[str, Any]:
-        """What a person writes: few contents, so that an earlier one comes again now and then."""
-        light = self.serving[value % len(self.serving)]
+        """What a person writes: few contents, so that an earlier one comes again now and then.
+
+        Of seven, one sends traffic to a single region only and one leaves a region out.
+        """
+        chosen = self.serving[value % len(self.serving)]
+        named = [name for name in self.serving if value != 7 or name != chosen]
+        light = 0 if value == 6 else 50
+        weights = {name: light if (name == chosen) == (value != 6) else 100 for name in named}
         return {
             "model": {"name": "tiny", "source": "file:///tiny", "maxModelLen": value},
             "engine": {"type": "openvino", "image": "engine"},
-            "regions": [{"name": name, "weight": 50 if name == light else 100} for name in self.serving],
+            "regions": [{"name": name, "weight": weight} for name, weight in weights.items()],
             "failover": {"failback": {"steps": [20, 100], "hold": "4s"}},
         }
 

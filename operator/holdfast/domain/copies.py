@@ -99,16 +99,25 @@ def read_stamp(manifest: Manifest) -> Stamp | None:
         return None
 
 
-def stamp_for(source: Copy, generation: int) -> Stamp:
-    """The stamp of a copy that is brought to `source`, and whose generation will then be this."""
+def stamp_for(source: Copy, generation: int, before: Copy | None = None) -> Stamp:
+    """The stamp of the copy `before` when it is brought to `source`, and its generation will then be this."""
     return Stamp(
         incarnation=source.version.incarnation,
         number=source.version.number,
         generation=generation,
         digest=source.version.digest,
         origin=source.origin,
-        history=source.history,
+        history=joined(before, source) if before else source.history,
     )
 
 
-__all__ = ["HISTORY", "Copy", "Stamp", "Version", "read_copy", "read_stamp", "stamp_for"]
+def joined(before: Copy, source: Copy) -> tuple[str, ...]:
+    """What came before `source`, as far as it is known there or to the copy that it replaces."""
+    known = (*before.history, before.version.digest)
+    for common in range(min(len(known), len(source.history)), 0, -1):
+        if known[-common:] == source.history[:common]:
+            return (*known, *source.history[common:])[-HISTORY:]
+    return source.history
+
+
+__all__ = ["HISTORY", "Copy", "Stamp", "Version", "joined", "read_copy", "read_stamp", "stamp_for"]

@@ -88,7 +88,7 @@ def next_step(seen: Copies, guards: frozenset[Guard] = ALL_GUARDS) -> Step | Non
         return None
     same = best.spec == own.spec
     lost = own if own.edited_here and not built_upon(own, best) else None
-    return Bring(best, stamp_for(best, generation=own.generation + (0 if same else 1)), lost)
+    return Bring(best, stamp_for(best, own.generation + (0 if same else 1), own), lost)
 
 
 def built_upon(edit: Copy, later: Copy) -> bool:
