@@ -21,6 +21,7 @@ GOOD = {
     ConditionType.AVAILABLE: ConditionStatus.TRUE,
     ConditionType.DEGRADED: ConditionStatus.FALSE,
     ConditionType.REACHABLE: ConditionStatus.TRUE,
+    ConditionType.QUORUM: ConditionStatus.TRUE,
 }
 """How conditions are that need no mention."""
 
