@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from holdfast.api.names import SERVICE_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.render.errors import error_body
 from holdfast_gateway.render.values import (
     MODEL_METADATA,
     READY_CLUSTER,
     REGION_HEADER,
-    SERVICE_HEADER,
     Document,
     local_cluster,
     seconds,

@@ -7,9 +7,6 @@ from typing import Any
 Document = dict[str, Any]
 """One message of Envoy's API in its JSON form."""
 
-SERVICE_HEADER = "x-holdfast-service"
-"""Set by the gateway that reads the request's model, so that the next one need not read the body again."""
-
 REGION_HEADER = "x-holdfast-region"
 """On an answer: the region whose engines gave it."""
 

@@ -7,6 +7,7 @@ every kind, whatever version of it the server has.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -69,10 +70,10 @@ class Cluster:
         """
         configuration = kube.Configuration()
         try:
-            if kubeconfig:
+            if kubeconfig or not os.environ.get("KUBERNETES_SERVICE_HOST"):
                 await kube_config.load_kube_config(kubeconfig, client_configuration=configuration)
             else:
-                await kube_config.load_config(client_configuration=configuration)
+                kube_config.load_incluster_config(client_configuration=configuration)
         except (kube_config.ConfigException, OSError) as error:
             raise ConfigError(f"There is no usable way to reach an API server: {error}") from error
         return cls._with(configuration)

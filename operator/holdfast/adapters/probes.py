@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from holdfast.adapters import metrics
+from holdfast.api import names
 from holdfast.api.conditions import Reason
 from holdfast.api.region import RegionSpec, RegionStatus, Verdict
 from holdfast.domain.health import Probe, Thresholds, Watching, after_probe, blind, closed_eyes, restored
@@ -26,7 +27,7 @@ COMPLETION_SECONDS = 5.0
 READY_SECONDS = 1.0
 AT_ONCE = 64
 """Probes in flight; with more services than that, a round takes longer."""
-HEADERS = {"x-holdfast-probe": "1", "x-request-id": "holdfast-probe"}
+HEADERS = {names.PROBE_HEADER: "1"}
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,11 @@ async def _complete(session: aiohttp.ClientSession, gate: asyncio.Semaphore, spe
     where = f"{target.service} in {target.region}"
     body = {"model": target.model, "prompt": "ping", "max_tokens": 1, "temperature": 0}
     timeout = aiohttp.ClientTimeout(total=target.progress_timeout)
+    headers = {**HEADERS, names.SERVICE_HEADER: target.service}
     try:
         async with (
             gate,
-            session.post(f"{_base(spec)}/v1/completions", json=body, timeout=timeout, headers=HEADERS) as answer,
+            session.post(f"{_base(spec)}/v1/completions", json=body, timeout=timeout, headers=headers) as answer,
         ):
             await answer.read()
             if answer.status in (200, 429):

@@ -132,7 +132,7 @@ def read_status(manifest: Manifest) -> RegionStatus:
 
 
 def _services(region: str, before: RegionStatus, observer: Observer) -> tuple[ServiceSeen, ...]:
-    """What is held of each service. Words change from probe to probe, so they are kept while the verdict stays."""
+    """What is held of each service; words change from probe to probe and are kept while verdict and reason stay."""
     old = {each.service: each for each in before.services}
     found = []
     for (name, service), held in sorted(observer.services.items()):
@@ -140,7 +140,7 @@ def _services(region: str, before: RegionStatus, observer: Observer) -> tuple[Se
             continue
         seen = ServiceSeen(service=service, verdict=held.verdict, reason=held.reason, message=held.message)
         last = old.get(service)
-        same = last is not None and last.verdict == seen.verdict
+        same = last is not None and (last.verdict, last.reason) == (seen.verdict, seen.reason)
         found.append(last if same and last is not None else seen)
     return tuple(found)
 

@@ -54,5 +54,11 @@ GATEWAY_PORT = 8080
 PEER_PORT = 8081
 """TCP port where a gateway answers other regions' gateways and edges, from local engines only."""
 
+SERVICE_HEADER = "x-holdfast-service"
+"""Request header by which a peer port knows the service (`namespace/name`)."""
+
+PROBE_HEADER = "x-holdfast-probe"
+"""Request header that marks an observer's synthetic request."""
+
 ROUTE_KEY = "route.json"
 """Key of the ConfigMap entry that holds a service's `Route`."""
