@@ -58,6 +58,9 @@ def _to_yaml(documents: list[dict[str, Any]]) -> str:
     help="Default image of an engine type.",
 )
 @click.option("--image-pull-policy", default="IfNotPresent", help="Pull policy of engines.")
+@click.option("--lease-seconds", default=15.0, help="A leader's Lease must rest this long before another takes it.")
+@click.option("--renew-deadline-seconds", default=10.0, help="A leader stops after this time without a renewal.")
+@click.option("--retry-seconds", default=2.0, help="Leases are read and renewed this often.")
 @click.option("--resync-seconds", default=300.0, help="Look at every service again after this time.")
 @click.option("--metrics-port", default=9090, help="Port of /metrics; 0 serves none.")
 @click.option("--health-port", default=8090, help="Port of /healthz; 0 serves none.")
@@ -68,6 +71,9 @@ def operator(
     kubeconfig: str | None,
     engine_images: tuple[str, ...],
     image_pull_policy: str,
+    lease_seconds: float,
+    renew_deadline_seconds: float,
+    retry_seconds: float,
     resync_seconds: float,
     metrics_port: int,
     health_port: int,
@@ -86,6 +92,9 @@ def operator(
             namespace=namespace,
             engine_images=parse_engine_images(engine_images),
             image_pull_policy=image_pull_policy,
+            lease_seconds=lease_seconds,
+            renew_deadline_seconds=renew_deadline_seconds,
+            retry_seconds=retry_seconds,
             resync_seconds=resync_seconds,
             metrics_port=metrics_port,
             health_port=health_port,

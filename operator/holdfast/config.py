@@ -20,12 +20,26 @@ class Config:
     """Default container image of each engine type."""
     image_pull_policy: str = "IfNotPresent"
     """Pull policy of the engines' containers."""
+    lease_seconds: float = 15.0
+    """How long the leader's Lease must be seen unchanged before another operator may take it."""
+    renew_deadline_seconds: float = 10.0
+    """How long a leader goes on without having renewed its Leases at a majority."""
+    retry_seconds: float = 2.0
+    """How often Leases are read and renewed."""
     resync_seconds: float = 300.0
     """A service is looked at again after this time even if no event asked for it."""
     metrics_port: int = 9090
     """TCP port of `/metrics`; 0 serves none."""
     health_port: int = 8090
     """TCP port of `/healthz`; 0 serves none."""
+
+    def __post_init__(self) -> None:
+        if not self.lease_seconds > self.renew_deadline_seconds > 2 * self.retry_seconds > 0:
+            raise ConfigError(
+                f"A leader must stop before its Lease is taken: --lease-seconds ({self.lease_seconds:g}) must exceed "
+                f"--renew-deadline-seconds ({self.renew_deadline_seconds:g}), and that twice --retry-seconds "
+                f"({self.retry_seconds:g})."
+            )
 
 
 def parse_engine_images(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -54,13 +54,13 @@ class Fleet:
     capabilities: Capabilities
     wake: Callable[[str], None]
     """Called with `namespace/name` when what a region should know of a service may have changed."""
-    terms: Terms = field(default_factory=Terms)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         region, namespace = self.config.region, self.config.namespace
         self.sites = Sites(region, namespace, self.cluster, self.changed)
-        self.election = Election(region, namespace, self.terms, self._touch_all)
+        terms = Terms(self.config.lease_seconds, self.config.renew_deadline_seconds, self.config.retry_seconds)
+        self.election = Election(region, namespace, terms, self._touch_all)
         self.heartbeats = Heartbeats(namespace)
         self.statuses = RegionStatuses(self.cluster, region)
         self.replicator = Replicator(self.cluster, self.sites, self.statuses)

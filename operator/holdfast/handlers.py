@@ -221,7 +221,8 @@ async def _wait_for_any(flag: asyncio.Event, stopped: kopf.DaemonStopped, second
 
 def _announce(body: kopf.Body, condition: Condition) -> None:
     """One event on the service for one condition that changed."""
-    bad = (condition.status == ConditionStatus.TRUE) == (condition.type == ConditionType.DEGRADED)
+    worrying = condition.type in (ConditionType.DEGRADED, ConditionType.DIVERTED)
+    bad = (condition.status == ConditionStatus.TRUE) == worrying
     if condition.type == ConditionType.PROGRESSING:
         bad = False
     kind = "Warning" if bad else "Normal"
