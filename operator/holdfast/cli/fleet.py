@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from holdfast.api.conditions import Reason
 from holdfast.api.llmservice import LLMServiceSpec, LLMServiceStatus
@@ -12,6 +12,9 @@ from holdfast.api.region import Region, RegionRole, Verdict
 from holdfast.api.regionplan import RegionPlan, RegionTraffic
 from holdfast.domain import failover, orders
 from holdfast.domain.failover import Order
+
+SILENT = timedelta(seconds=60)
+"""An operator that was last heard longer ago does not run; the clocks that are compared may differ by some seconds."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Site:
     services: Mapping[str, ServiceSeen]
     plans: Mapping[str, RegionPlan]
     lease: LeaseSeen | None = None
+    heard: datetime | None = None
+    """When its operator last showed that it lives, by that operator's clock; None where nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,11 @@ class Fleet:
             if len(same) >= quorum:
                 return max(same, key=lambda each: each.renewed.timestamp() if each.renewed else 0.0)
         return None
+
+    def silent(self) -> dict[str, timedelta]:
+        """Regions whose operators have not shown for a while that they live, and for how long."""
+        since = {name: self.now - site.heard for name, site in self.sites.items() if site.heard}
+        return {name: each for name, each in since.items() if each > SILENT}
 
     def gateway_seen(self, region: str) -> dict[str, Verdict | None]:
         """What each observer sees of a region's gateway."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from holdfast.adapters.observe import read_plan
 from holdfast.api.llmservice import LLMServiceSpec, LLMServiceStatus
-from holdfast.api.names import API_VERSION, EPOCH_ANNOTATION, LEASE, NAMESPACE
+from holdfast.api.names import API_VERSION, EPOCH_ANNOTATION, LEASE, NAMESPACE, OBSERVER_LEASE
 from holdfast.api.region import Region, RegionSpec, RegionStatus
 from holdfast.cli.fleet import Fleet, LeaseSeen, ServiceSeen, Site
 from holdfast.cli.server import Forbidden, Server, path
@@ -122,6 +122,7 @@ def read_site(server: Server) -> Site:
         services=services,
         plans={name: plan for name, each in plans.items() if (plan := read_plan(each))},
         lease=_lease(server),
+        heard=_heard(server),
     )
 
 
@@ -147,21 +148,34 @@ def _service(manifest: Mapping[str, Any]) -> ServiceSeen:
 
 def _lease(server: Server) -> LeaseSeen | None:
     """The leader's Lease; None if it is not there or the user may not read it."""
-    try:
-        found = server.find(path("Lease", NAMESPACE, LEASE))
-    except Forbidden:
-        return None
+    found = _find_lease(server, LEASE)
     if found is None:
         return None
     spec = found.get("spec", {})
     epoch = found["metadata"].get("annotations", {}).get(EPOCH_ANNOTATION, "")
-    renewed = moment(spec.get("renewTime"))
     return LeaseSeen(
         leader=(spec.get("holderIdentity") or "").rpartition("_")[0],
         epoch=int(epoch) if epoch.isdigit() else 0,
-        renewed=None if renewed == NEVER else renewed,
+        renewed=_renewed(found),
         seconds=float(spec.get("leaseDurationSeconds") or 15),
     )
+
+
+def _heard(server: Server) -> datetime | None:
+    found = _find_lease(server, OBSERVER_LEASE)
+    return _renewed(found) if found else None
+
+
+def _find_lease(server: Server, name: str) -> Mapping[str, Any] | None:
+    try:
+        return server.find(path("Lease", NAMESPACE, name))
+    except Forbidden:
+        return None
+
+
+def _renewed(lease: Mapping[str, Any]) -> datetime | None:
+    found = moment(lease.get("spec", {}).get("renewTime"))
+    return None if found == NEVER else found
 
 
 def _key(manifest: Mapping[str, Any]) -> str:

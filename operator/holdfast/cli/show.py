@@ -34,6 +34,8 @@ def status_text(fleet: Fleet, services: Iterable[str]) -> list[str]:
     lines = paragraph(leader_sentence(fleet), hanging="        ")
     for sentence in fleet.unread.values():
         lines += paragraph(sentence)
+    for name, since in fleet.silent().items():
+        lines += paragraph(f"The operator of {name} was last heard {ago(since)} ago: what it saw is old.")
     lines += ["", *regions_text(fleet)]
     for service in services:
         lines += ["", *service_text(fleet, service)]
@@ -184,6 +186,7 @@ def status_data(fleet: Fleet, services: Iterable[str]) -> dict[str, Any]:
     return {
         "readFrom": list(fleet.sites),
         "notRead": dict(fleet.unread),
+        "silentSeconds": {name: int(since.total_seconds()) for name, since in fleet.silent().items()},
         "leader": {"region": lease.leader, "epoch": lease.epoch} if lease else None,
         "regions": [
             {

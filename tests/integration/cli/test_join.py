@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tests.integration.cli.servers import Clusters, wait_for
 
 from holdfast.__main__ import main
-from holdfast.api.names import API_VERSION, EPOCH_ANNOTATION, LEASE, NAMESPACE
+from holdfast.api.names import API_VERSION, EPOCH_ANNOTATION, LEASE, NAMESPACE, OBSERVER_LEASE
 from holdfast.api.region import RegionRole
 from holdfast.cli import peering
 from holdfast.cli.join import Cluster, JoinError, join
@@ -96,14 +96,17 @@ def lease(name: str) -> dict[str, Any]:
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {}}
 
 
-def test_a_peer_may_write_the_leaders_lease_and_no_other(joined: Clusters) -> None:
+def test_a_peer_may_write_the_leaders_lease_read_the_observers_and_no_other(joined: Clusters) -> None:
     peer = joined.as_peer("us-east", "eu-west")
     created = peer.request("POST", path("Lease", NAMESPACE), body=lease(LEASE))
     created["metadata"]["annotations"] = {EPOCH_ANNOTATION: "3"}
     peer.request("PUT", path("Lease", NAMESPACE, LEASE), body=created)
     assert peer.get(path("Lease", NAMESPACE, LEASE))["metadata"]["annotations"] == {EPOCH_ANNOTATION: "3"}
     joined.servers["eu-west"].request("POST", path("Lease", NAMESPACE), body=lease("another"))
+    joined.servers["eu-west"].request("POST", path("Lease", NAMESPACE), body=lease(OBSERVER_LEASE))
+    observer = peer.get(path("Lease", NAMESPACE, OBSERVER_LEASE))
     for call in (
+        lambda: peer.request("PUT", path("Lease", NAMESPACE, OBSERVER_LEASE), body=observer),
         lambda: peer.get(path("Lease", NAMESPACE, "another")),
         lambda: peer.request("DELETE", path("Lease", NAMESPACE, LEASE)),
         lambda: peer.list("Lease", NAMESPACE),
