@@ -114,8 +114,10 @@ class Promises:
     def brought(self, region: str, own: Chain, source: Chain, reported: bool) -> None:
         """A region's copy was replaced by another one's."""
         last = own[-1]
-        if last.region != region:
-            return  # whoever made the edit reports it
+        if last.region != region or last.number == 0:
+            # Whoever made the edit reports it. What was applied everywhere at first is in every region's hands: one
+            # that is cut off during the next edit may report it lost, which is wrong but does no harm.
+            return
         same = last.content == source[-1].content
         built_upon = last in source or same
         if reported and built_upon:

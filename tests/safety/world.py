@@ -17,6 +17,7 @@ from tests.safety.promises import Broken, Promise, Promises
 from tests.safety.servers import Edit, Server
 from tests.safety.stories import CHAOS_SECONDS, Fault, Kind, Story
 
+from holdfast.api.conditions import Reason
 from holdfast.api.region import Verdict
 from holdfast.api.regionplan import TrafficState
 from holdfast.domain.failover import Order
@@ -187,8 +188,10 @@ class World:
         [(epoch, content, traffic)] = found
         if epoch != leaders[0][1] or content != first.version.digest:
             return f"plans are of epoch {epoch} and content {content}"
-        away = [each.region for each in traffic if each.state is not TrafficState.SERVING]
-        return f"{', '.join(away)} has not all its traffic" if away else ""
+        away = [
+            each.region for each in traffic if each.state is not TrafficState.SERVING or each.reason != Reason.STEADY
+        ]
+        return f"{', '.join(away)} is not steady" if away else ""
 
     def _written(self) -> list[tuple[str, int, int, int]]:
         return [

@@ -1,0 +1,112 @@
+"""One observer's verdict, and the majority's."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.api.conditions import Reason
+from holdfast.api.region import Verdict
+from holdfast.domain.health import Probe, Thresholds, Watching, after_probe, blind, closed_eyes, judge
+
+OK = Probe(True, Reason.ANSWERING, "It answers.")
+BAD = Probe(False, Reason.NO_ENGINE_ANSWERS, "No engine answers.")
+T = Thresholds(down=2, up=10)
+
+
+def watch(*probes: tuple[float, Probe]) -> Watching:
+    seen = Watching()
+    for now, probe in probes:
+        seen = after_probe(seen, probe, now, T)
+    return seen
+
+
+def view(verdict: Verdict, message: str = "It hangs.") -> Watching:
+    return Watching(verdict, Reason.NO_PROGRESS, message)
+
+
+def test_the_first_answer_makes_a_region_healthy() -> None:
+    assert watch((0, OK)).verdict is Verdict.HEALTHY
+
+
+def test_what_never_answered_is_unknown_and_not_failing() -> None:
+    assert watch((0, BAD), (60, BAD)).verdict is Verdict.UNKNOWN
+
+
+def test_a_region_is_unhealthy_once_probes_failed_for_long_enough() -> None:
+    assert watch((0, OK), (1, BAD), (2.9, BAD)).verdict is Verdict.HEALTHY
+    assert watch((0, OK), (1, BAD), (3, BAD)).verdict is Verdict.UNHEALTHY
+
+
+def test_one_answer_begins_the_count_of_failures_anew() -> None:
+    assert watch((0, OK), (1, BAD), (2, OK), (3, BAD), (4.9, BAD)).verdict is Verdict.HEALTHY
+
+
+def test_a_region_is_healthy_again_only_after_the_longer_time() -> None:
+    failed = ((0, OK), (1, BAD), (3, BAD))
+
+    assert watch(*failed, (4, OK), (13.9, OK)).verdict is Verdict.UNHEALTHY
+    assert watch(*failed, (4, OK), (14, OK)).verdict is Verdict.HEALTHY
+
+
+def test_a_blind_observer_knows_nothing_but_remembers_what_ever_answered() -> None:
+    eyes = closed_eyes(watch((0, OK)))
+
+    assert eyes.verdict is Verdict.UNKNOWN
+    assert eyes.reason == Reason.OBSERVER_BLIND
+    assert after_probe(after_probe(eyes, BAD, 1, T), BAD, 3, T).verdict is Verdict.UNHEALTHY
+
+
+def test_an_observer_is_blind_if_none_of_several_regions_answers() -> None:
+    assert blind([BAD, BAD, None])
+    assert not blind([BAD, OK])
+    assert not blind([BAD]), "one region alone proves nothing"
+    assert not blind([])
+
+
+def test_a_majority_of_all_voters_is_needed_not_of_those_that_are_heard() -> None:
+    two = {"a": view(Verdict.UNHEALTHY), "b": view(Verdict.UNHEALTHY)}
+
+    assert judge("x", two, voters=3).verdict is Verdict.UNHEALTHY
+    assert judge("x", {"a": two["a"]}, voters=3).verdict is Verdict.UNKNOWN
+    assert judge("x", two, voters=4).verdict is Verdict.UNKNOWN
+    assert judge("x", {}, voters=3).message == "No majority of 3 observers agrees on x: nobody."
+
+
+def test_the_judgement_names_the_commonest_cause() -> None:
+    found = judge(
+        "x",
+        {
+            "a": view(Verdict.UNHEALTHY, "It hangs."),
+            "b": view(Verdict.UNHEALTHY, "It is gone."),
+            "c": view(Verdict.UNHEALTHY, "It is gone."),
+        },
+        voters=3,
+    )
+
+    assert found.message == "3 of 3 observers see x fail: It is gone."
+
+
+STEPS = st.lists(st.tuples(st.floats(0.1, 3), st.booleans()), max_size=60)
+
+
+@given(STEPS)
+def test_a_verdict_changes_only_after_probes_agreed_for_the_whole_time(steps: list[tuple[float, bool]]) -> None:
+    seen, now, last = Watching(), 0.0, list[tuple[float, bool]]()
+    for passed, ok in steps:
+        now += passed
+        before, seen = seen, after_probe(seen, OK if ok else BAD, now, T)
+        last.append((now, ok))
+        if before.verdict in (Verdict.UNKNOWN, seen.verdict):
+            continue
+        up = seen.verdict is Verdict.HEALTHY
+        agreeing = [at for place, (at, _) in enumerate(last) if all(found == up for _, found in last[place:])]
+        assert now - agreeing[0] >= (T.up if up else T.down)
+
+
+@given(st.dictionaries(st.sampled_from("abcde"), st.sampled_from(Verdict)), st.integers(1, 5))
+def test_the_majority_never_says_what_only_a_minority_sees(views: dict[str, Verdict], voters: int) -> None:
+    found = judge("x", {name: view(verdict) for name, verdict in views.items()}, max(voters, len(views)))
+
+    if found.verdict is not Verdict.UNKNOWN:
+        assert 2 * sum(each is found.verdict for each in views.values()) > max(voters, len(views))
