@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAULT ?= kill
 
-.PHONY: help setup check test unit integration e2e demo bench generate testbed-up testbed-down clean
+.PHONY: help setup check test unit test-safety integration e2e demo bench generate testbed-up testbed-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -26,10 +26,14 @@ check: setup ## Lint, types, import rules, generated files
 	@$(MAKE) --no-print-directory generate
 	@git diff --exit-code -- crds charts/holdfast/files || { echo "Generated files were out of date: commit them."; exit 1; }
 
-test: check unit integration e2e ## Everything: what CI runs
+test: check unit test-safety integration e2e ## Everything: what CI runs
 
 unit: setup ## Pure tests, seconds
 	$(BIN)/pytest tests/unit
+
+test-safety: setup ## Random failures against the pure control plane: SCHEDULES=10000, SEED=1 replays one
+	$(BIN)/pytest -q tests/safety
+	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(BIN)/python -m tests.safety.run
 
 integration: setup ## Against real servers that the tests start: API server, Envoy, engine
 	$(BIN)/pytest tests/integration

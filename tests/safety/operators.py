@@ -21,7 +21,7 @@ from holdfast.api.regionplan import RegionPlan, RegionPlanSpec
 from holdfast.domain.copies import Copy
 from holdfast.domain.failover import Order
 from holdfast.domain.fence import admit
-from holdfast.domain.health import Probe, Thresholds, Watching, after_probe, blind, closed_eyes, judge
+from holdfast.domain.health import Probe, Thresholds, Watching, after_probe, blind, closed_eyes, judge, restored
 from holdfast.domain.lead import Service, last_traffic, lead
 from holdfast.domain.leadership import Elector, LeaseWrite, Terms, preference_delay
 from holdfast.domain.replication import (
@@ -163,6 +163,11 @@ class Operator:
     def work(self) -> Loop:
         rng = self.world.rng
         yield rng.uniform(0, 1.5)
+        [own] = yield [Request(self.region, Server.read)]
+        if own:
+            self.watching = {
+                name: restored(view.verdict, view.reason, view.message) for name, view in own.views.items()
+            }
         while True:
             self._observe()
             yield [self._publish()]

@@ -111,13 +111,22 @@ def stamp_for(source: Copy, generation: int, before: Copy | None = None) -> Stam
     )
 
 
+def built_upon(edit: Copy, later: Copy) -> bool:
+    """Whether the later edit was made by somebody who had the earlier one.
+
+    An edit can bring back a content that the service had before: then it must be there once more.
+    """
+    content = edit.version.digest
+    return (*later.history, later.version.digest).count(content) > edit.history.count(content)
+
+
 def joined(before: Copy, source: Copy) -> tuple[str, ...]:
     """What came before `source`, as far as it is known there or to the copy that it replaces."""
     known = (*before.history, before.version.digest)
-    for common in range(min(len(known), len(source.history)), 0, -1):
+    for common in range(min(len(known), len(source.history)), 0, -1) if built_upon(before, source) else ():
         if known[-common:] == source.history[:common]:
             return (*known, *source.history[common:])[-HISTORY:]
     return source.history
 
 
-__all__ = ["HISTORY", "Copy", "Stamp", "Version", "joined", "read_copy", "read_stamp", "stamp_for"]
+__all__ = ["HISTORY", "Copy", "Stamp", "Version", "built_upon", "joined", "read_copy", "read_stamp", "stamp_for"]

@@ -73,7 +73,7 @@ def closed_eyes(before: Watching) -> Watching:
 
 def restored(verdict: Verdict, reason: Reason, message: str) -> Watching:
     """The state as it was published before the observer was started again."""
-    return Watching(verdict, reason, message, answered=reason is not Reason.NOT_SEEN_YET)
+    return Watching(verdict, reason, message, answered=verdict is not Verdict.UNKNOWN)
 
 
 @dataclass(frozen=True)

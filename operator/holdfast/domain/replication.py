@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from holdfast.api.conditions import Reason
 from holdfast.api.region import Tombstone
-from holdfast.domain.copies import Copy, Stamp, Version, stamp_for
+from holdfast.domain.copies import Copy, Stamp, Version, built_upon, stamp_for
 from holdfast.domain.guards import ALL_GUARDS, Guard
 
 
@@ -89,15 +89,6 @@ def next_step(seen: Copies, guards: frozenset[Guard] = ALL_GUARDS) -> Step | Non
     same = best.spec == own.spec
     lost = own if own.edited_here and not built_upon(own, best) else None
     return Bring(best, stamp_for(best, own.generation + (0 if same else 1), own), lost)
-
-
-def built_upon(edit: Copy, later: Copy) -> bool:
-    """Whether the later edit was made by somebody who had the earlier one.
-
-    An edit can bring back a content that the service had before: then it must be there once more.
-    """
-    content = edit.version.digest
-    return (*later.history, later.version.digest).count(content) > edit.history.count(content)
 
 
 def made_anew(own: Held) -> bool:

@@ -82,6 +82,7 @@ def test_a_copy_that_is_brought_on_adds_what_it_had_before_to_what_its_source_kn
     assert joined(copy_of("a", "b"), copy_of("b", "c")) == (named("a"), named("b"))
     assert joined(copy_of("a", "b"), copy_of("a", "b", "c")) == (named("a"), named("b"))
     assert joined(copy_of("a", "x"), copy_of("a", "c")) == (named("a"),), "a lost edit is not part of it"
+    assert joined(copy_of("a", "b", "a"), copy_of("a", "b", "c")) == (named("a"), named("b")), "a lost return neither"
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.integers(1, 9))

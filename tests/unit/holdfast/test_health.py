@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from holdfast.api.conditions import Reason
 from holdfast.api.region import Verdict
-from holdfast.domain.health import Probe, Thresholds, Watching, after_probe, blind, closed_eyes, judge
+from holdfast.domain.health import Probe, Thresholds, Watching, after_probe, blind, closed_eyes, judge, restored
 
 OK = Probe(True, Reason.ANSWERING, "It answers.")
 BAD = Probe(False, Reason.NO_ENGINE_ANSWERS, "No engine answers.")
@@ -55,6 +55,15 @@ def test_a_blind_observer_knows_nothing_but_remembers_what_ever_answered() -> No
     assert eyes.verdict is Verdict.UNKNOWN
     assert eyes.reason == Reason.OBSERVER_BLIND
     assert after_probe(after_probe(eyes, BAD, 1, T), BAD, 3, T).verdict is Verdict.UNHEALTHY
+
+
+def test_an_observer_that_is_started_again_goes_on_where_it_was() -> None:
+    failing = restored(Verdict.UNHEALTHY, Reason.NO_PROGRESS, "It hangs.")
+    starting = watch((0, BAD))
+    again = restored(starting.verdict, starting.reason, starting.message)
+
+    assert after_probe(failing, OK, 0, T).verdict is Verdict.UNHEALTHY
+    assert after_probe(after_probe(again, BAD, 0, T), BAD, 60, T).verdict is Verdict.UNKNOWN, "it has yet to start"
 
 
 def test_an_observer_is_blind_if_none_of_several_regions_answers() -> None:
