@@ -68,6 +68,8 @@ class Fleet:
         self.observer = Observer()
         self._waiting: set[str] = set()
         """Services that the next pass must look at."""
+        self._again: dict[str, float] = {}
+        """Service that a step failed for → when to try again (monotonic clock)."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -171,7 +173,8 @@ class Fleet:
                 await asyncio.sleep(1.0)
 
     async def _pass(self) -> None:
-        touched = self._touched() | self.leader.due(time.monotonic())
+        now = time.monotonic()
+        touched = self._touched() | self.leader.due(now) | {each for each, at in self._again.items() if at <= now}
         if not self.sites.alone and touched:
             gate = asyncio.Semaphore(AT_ONCE)
 
@@ -201,7 +204,9 @@ class Fleet:
                 await self.leader.lead(service, self.replicator.copies(service))
         except ClusterError as error:
             log.warning("%s: %s", service, error)
-            self._waiting.add(service)
+            self._again[service] = time.monotonic() + TICK_SECONDS
+        else:
+            self._again.pop(service, None)
         self.wake(service)
 
     async def _report(self) -> None:

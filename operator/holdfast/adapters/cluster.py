@@ -38,6 +38,9 @@ PLURALS = {
 TIMEOUT_SECONDS = 10.0
 """Longest time for one request to an API server."""
 
+LONGEST_EVENT = 4 * 2**20
+"""Bytes of one line of a watch: the largest object that etcd takes, twice."""
+
 KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
 """A silent connection is probed after 5 s and given up after 20 s. Where a system lacks one, its own default holds."""
 
@@ -91,8 +94,7 @@ class Cluster:
     @classmethod
     def _with(cls, configuration: kube.Configuration) -> Cluster:
         api = kube.ApiClient(configuration)
-        connector = _connector(api.rest_client.ssl_context)
-        api.rest_client.pool_manager = aiohttp.ClientSession(connector=connector, trust_env=True)
+        api.rest_client.pool_manager = _session(api.rest_client.ssl_context)
         return cls(api)
 
     async def close(self) -> None:
@@ -117,7 +119,7 @@ class Cluster:
             return await send(request)
 
         tls = self._api.rest_client.ssl_context
-        return aiohttp.ClientSession(connector=_connector(tls), middlewares=(authorize,), trust_env=True)
+        return _session(tls, authorize)
 
     async def apply(self, manifest: Manifest) -> dict[str, Any]:
         """Server-side apply; returns the object as stored. Fields of other managers stay; ours are taken back."""
@@ -222,8 +224,11 @@ class Cluster:
         return answer
 
 
-def _connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
-    return aiohttp.TCPConnector(limit=0, ssl=tls, socket_factory=_probed_socket)
+def _session(tls: ssl.SSLContext, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(limit=0, ssl=tls, socket_factory=_probed_socket)
+    return aiohttp.ClientSession(
+        connector=connector, middlewares=middlewares, trust_env=True, read_bufsize=LONGEST_EVENT
+    )
 
 
 def _probed_socket(address: aiohttp.AddrInfoType) -> socket.socket:

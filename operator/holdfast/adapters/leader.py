@@ -131,7 +131,7 @@ class Leader:
             status = read_status(site.regions.objects.get(region, {}))
             seen = next((each for each in status.services if each.service == service), None)
             if seen is not None and status.observer == name:
-                views[name] = Watching(seen.verdict, _reason(seen.reason), seen.message)
+                views[name] = Watching(seen.verdict, _reason(seen.reason), seen.message or "")
         return judge(region, views, len(self._sites.voters))
 
     def _annotations(self, region: str) -> list[Mapping[str, str]]:

@@ -69,7 +69,7 @@ class Observer:
             if status.observer != region:
                 continue
             for each in status.services:
-                self.services[name, each.service] = restored(each.verdict, Reason(each.reason), each.message)
+                self.services[name, each.service] = restored(each.verdict, Reason(each.reason), each.message or "")
 
     async def observe(
         self, session: aiohttp.ClientSession, gateways: Mapping[str, RegionSpec], targets: Iterable[Target]

@@ -205,7 +205,7 @@ class Replication(Schema):
     """Names the spec's content."""
     holders: tuple[str, ...] = ()
     """Regions that hold the same edit, as far as they can be seen."""
-    majority_digest: str = ""
+    majority_digest: str | None = None
     """Names the content that a majority was last seen to hold."""
 
 

@@ -77,7 +77,7 @@ class ServiceSeen(Schema):
     """Healthy, Unhealthy or Unknown."""
     reason: str
     """Why, in one CamelCase word that names a page under `runbooks/`."""
-    message: str = ""
+    message: str | None = None
     """One sentence for a person."""
 
 
@@ -88,8 +88,8 @@ class Tombstone(Schema):
     """`namespace/name` of the `LLMService` that is gone."""
     incarnation: int = 0
     """Copies of this and earlier incarnations are deleted wherever they turn up."""
-    uid: str = ""
-    """The copy that was deleted in the region that lists this; empty if there was none."""
+    uid: str | None = None
+    """The copy that was deleted in the region that lists this; left out if there was none."""
     confirmed: bool = False
     """Whether every region was seen to list it."""
 

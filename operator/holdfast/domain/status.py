@@ -75,7 +75,7 @@ def replication(seen: Observation) -> Replication | None:
         number=control.version.number,
         digest=control.version.digest,
         holders=control.holders,
-        majority_digest=control.version.digest if control.majority else (before.majority_digest if before else ""),
+        majority_digest=control.version.digest if control.majority else (before.majority_digest if before else None),
     )
 
 

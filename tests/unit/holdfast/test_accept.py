@@ -68,7 +68,7 @@ def test_an_impossible_spec_is_refused_with_a_sentence_and_changes_nothing(
     assert decision.verdict.reason == reason
     assert words in decision.verdict.message
     assert decision.verdict.message.endswith(".")
-    assert decision.plan is None
+    assert decision.work is None
     assert decision.changes == ()
 
 
