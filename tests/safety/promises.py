@@ -127,6 +127,12 @@ class Promises:
         if not reported and not built_upon and seen < had:
             raise Broken(Promise.LOSS_REPORTED, f"edit {last.number} of {region}")
 
+    def born(self, servers: Iterable[Server]) -> None:
+        """A service was made that nobody deleted since."""
+        for server in servers:
+            if server.copy is None:
+                raise Broken(Promise.STAYS_ALIVE, server.name)
+
     def survived(self, servers: Iterable[Server]) -> None:
         """What is left once all is well."""
         for server in servers:

@@ -67,16 +67,24 @@ class World:
         """The whole story, healing, and the proof that all came to agree. Raises `Broken`."""
         self._run_until(8 + CHAOS_SECONDS)
         self.heal()
-        healed_at = self.now
-        while (why := self.disagreement()) and self.now - healed_at < CONVERGED_WITHIN:
-            self._run_until(self.now + 3)
-        if why:
-            raise Broken(Promise.CONVERGES, why)
+        self._come_to_agree()
         self.promises.survived(self.servers.values())
+        if all(server.copy is None for server in self.servers.values()):
+            self._create(self.servers[self.rng.choice(self.names)], 1)  # nothing may be left that kills a new one
+            self._come_to_agree()
+            self.promises.born(self.servers.values())
         before = self._written()
         self._run_until(self.now + QUIET_SECONDS)
         if self._written() != before:
             raise Broken(Promise.QUIET, f"{before} → {self._written()}")
+
+    def _come_to_agree(self) -> None:
+        began = self.now
+        self._run_until(began + 3)
+        while (why := self.disagreement()) and self.now - began < CONVERGED_WITHIN:
+            self._run_until(self.now + 3)
+        if why:
+            raise Broken(Promise.CONVERGES, why)
 
     # Time
 

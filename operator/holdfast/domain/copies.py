@@ -56,6 +56,8 @@ class Copy:
     generation: int
     resource_version: str = ""
     deleting: bool = False
+    stamped_ahead: bool = False
+    """Whether its stamp is of a later generation than it has, as after a restore: its next edits would not count."""
 
 
 def read_copy(region: str, manifest: Manifest, known_before: str = "") -> Copy:
@@ -85,6 +87,7 @@ def read_copy(region: str, manifest: Manifest, known_before: str = "") -> Copy:
         generation=generation,
         resource_version=meta.get("resourceVersion", ""),
         deleting="deletionTimestamp" in meta,
+        stamped_ahead=stamp is not None and generation < stamp.generation,
     )
 
 
@@ -122,10 +125,11 @@ def built_upon(edit: Copy, later: Copy) -> bool:
 
 def joined(before: Copy, source: Copy) -> tuple[str, ...]:
     """What came before `source`, as far as it is known there or to the copy that it replaces."""
-    known = (*before.history, before.version.digest)
-    for common in range(min(len(known), len(source.history)), 0, -1) if built_upon(before, source) else ():
-        if known[-common:] == source.history[:common]:
-            return (*known, *source.history[common:])[-HISTORY:]
+    if built_upon(before, source):
+        known = (*before.history, before.version.digest)
+        for common in range(min(len(known), len(source.history)), 0, -1):
+            if known[-common:] == source.history[:common]:
+                return (*known, *source.history[common:])[-HISTORY:]
     return source.history
 
 

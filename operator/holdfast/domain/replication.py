@@ -56,7 +56,7 @@ class Bring:
 
 @dataclass(frozen=True)
 class Renew:
-    """Mark the own copy, made under the name of a deleted service, as a new incarnation."""
+    """Write a new stamp only: of a new incarnation where the own copy was made under the name of a deleted service."""
 
     stamp: Stamp
 
@@ -85,7 +85,7 @@ def next_step(seen: Copies, guards: frozenset[Guard] = ALL_GUARDS) -> Step | Non
     if own is None:
         return Bring(best, stamp_for(best, generation=1))
     if best.version <= own.version:
-        return None
+        return Renew(stamp_for(own, own.generation)) if own.stamped_ahead else None
     same = best.spec == own.spec
     lost = own if own.edited_here and not built_upon(own, best) else None
     return Bring(best, stamp_for(best, own.generation + (0 if same else 1), own), lost)

@@ -359,6 +359,18 @@ def test_a_region_that_has_forgotten_a_confirmed_tombstone_does_not_list_it_agai
     assert next_tombstone(Copies(SERVICE, "us-east", Held(True), {"eu-west": confirmed})) is None
 
 
+def test_a_copy_that_was_restored_with_its_old_stamp_is_stamped_anew_so_that_edits_count(regions: Regions) -> None:
+    old = regions["us-east"].held().copy
+    assert old
+    stamp = Stamp(number=1, generation=9, digest=old.version.digest, origin="us-east")
+    regions["us-east"].create("a", stamp)  # another object, of generation 1
+    regions.settle()
+    regions["us-east"].edit("b")
+    regions.settle()
+
+    assert regions.contents() == ["b", "b", "b"]
+
+
 def test_an_own_copy_that_is_about_to_go_is_left_alone(regions: Regions) -> None:
     regions["us-east"].delete()
 
