@@ -31,7 +31,6 @@ from holdfast.domain.replication import (
     Renew,
     Step,
     holders,
-    latest,
     next_step,
     next_tombstone,
     tombstone_of,
@@ -208,8 +207,8 @@ class Operator:
         self.beats += 1
         beat, views = f"{self.identity}-{self.beats}", dict(self.watching)
         seen = self._copies()
-        best = latest(seen)
-        held = best.version.digest if best and len(holders(seen, best.version)) >= self.world.quorum else ""
+        own = seen.own.copy
+        held = own.version.digest if own and len(holders(seen, own.version)) >= self.world.quorum else ""
 
         def act(server: Server) -> bool:
             server.heartbeat, server.views = beat, views
