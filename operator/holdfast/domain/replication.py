@@ -92,8 +92,13 @@ def next_step(seen: Copies, guards: frozenset[Guard] = ALL_GUARDS) -> Step | Non
 
 
 def made_anew(own: Held) -> bool:
-    """Whether the own copy was made after its region had listed the deletion of an earlier one."""
-    return bool(own.copy and own.tombstone and own.tombstone.uid != own.copy.uid)
+    """Whether the own copy was made after its region had listed the deletion of an earlier one.
+
+    One that was marked as a new incarnation since can be deleted like any other.
+    """
+    if own.copy is None or own.tombstone is None:
+        return False
+    return own.tombstone.uid != own.copy.uid and own.copy.version.incarnation <= own.tombstone.incarnation
 
 
 def _reincarnated(own: Copy, incarnation: int) -> Stamp:

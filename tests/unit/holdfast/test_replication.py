@@ -323,6 +323,18 @@ def test_a_copy_of_an_older_incarnation_is_brought_on_and_not_removed(regions: R
     assert step.source is new
 
 
+def test_a_service_made_again_can_be_deleted_again_although_its_region_still_lists_the_first_time(
+    regions: Regions,
+) -> None:
+    copy = regions["us-east"].held().copy
+    assert copy
+    renewed = replace(copy, uid="new", version=Version(1, 1, "d"))
+    own = Held(True, renewed, Tombstone(service=SERVICE, incarnation=0, uid="old"))
+    peer = Held(True, None, Tombstone(service=SERVICE, incarnation=1))
+
+    assert isinstance(next_step(Copies(SERVICE, "us-east", own, {"eu-west": peer})), Remove)
+
+
 def test_a_service_made_again_in_two_regions_becomes_one(regions: Regions) -> None:
     regions["us-east"].delete()
     for _ in range(3):
