@@ -117,12 +117,6 @@ class Fleet:
             lost=self.replicator.lost.get(service, ""),
         )
 
-    async def entomb(self, service: str, manifest: Manifest) -> None:
-        """List a service as deleted, before its object may go. Raises ClusterError."""
-        if not self.sites.alone:
-            await self.replicator.entomb(service, manifest)
-        self.changed.set()
-
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_forever("following the regions", self.sites.run))
@@ -175,7 +169,7 @@ class Fleet:
     async def _pass(self) -> None:
         now = time.monotonic()
         touched = self._touched() | self.leader.due(now) | {each for each, at in self._again.items() if at <= now}
-        if not self.sites.alone and touched:
+        if touched:
             gate = asyncio.Semaphore(AT_ONCE)
 
             async def one(service: str) -> None:
@@ -199,6 +193,9 @@ class Fleet:
 
     async def _serve(self, service: str) -> None:
         try:
+            if self.sites.alone:
+                await self.replicator.let_go(service)
+                return
             await self.replicator.step(service)
             if self.election.epoch is not None:
                 await self.leader.lead(service, self.replicator.copies(service))

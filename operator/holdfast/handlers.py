@@ -24,7 +24,6 @@ from holdfast.api import names
 from holdfast.api.conditions import Condition, ConditionStatus, ConditionType
 from holdfast.config import Config
 from holdfast.domain.observation import Capabilities, Manifest
-from holdfast.errors import ClusterError
 from holdfast.fleet import Fleet
 from holdfast.reconcile import Reconciler
 
@@ -125,16 +124,6 @@ def register(registry: kopf.OperatorRegistry, cluster: Cluster, config: Config, 
         finally:
             wakes.forget(key)
             metrics.forget(*key)
-
-    @kopf.on.delete(names.GROUP, names.VERSION, "llmservices", id="entomb", registry=registry, backoff=1)
-    async def entomb(body: kopf.Body, **_: Any) -> None:
-        # Until every region knows, nothing may look as if the service had never been there.
-        if not fleet.ready:
-            raise kopf.TemporaryError("The regions are not known yet.", delay=1)
-        try:
-            await fleet.entomb(_name_of(body), _plain(body))
-        except ClusterError as error:
-            raise kopf.TemporaryError(f"The deletion could not be noted: {error}", delay=1) from error
 
     @kopf.on.probe(id="last_reconcile_age_seconds", registry=registry)
     def age(**_: Any) -> float | None:

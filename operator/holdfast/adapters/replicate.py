@@ -65,22 +65,41 @@ class Replicator:
 
     async def step(self, service: str) -> None:
         """Do what is to be done to the own copy and tombstone. Raises ClusterError."""
+        manifest = self._sites.own.services.objects.get(service)
         seen = self.copies(service)
         self._time(service, seen)
+        if manifest and seen.own.copy and seen.own.copy.deleting:
+            await self._statuses.list_tombstone(service, tombstone_of(service, seen.own.copy, seen))
+            await self.let_go(service)
+            return
         step = next_step(seen)
         try:
             if step is not None:
                 await self._do(service, step)
                 seen = self.copies(service)
+            elif manifest and not _protected(manifest):
+                await self._put(service, _with_finalizers(manifest, [*_finalizers(manifest), names.FINALIZER]))
+                seen = self.copies(service)
         except Conflict as error:
             log.debug("%s changed meanwhile: %s", service, error)
         await self._statuses.list_tombstone(service, next_tombstone(seen))
 
-    async def entomb(self, service: str, manifest: Manifest) -> None:
-        """List the own copy, which is about to go, as deleted. Raises ClusterError."""
-        seen = self.copies(service)
-        own = read_copy(self._sites.region, manifest)
-        await self._statuses.list_tombstone(service, tombstone_of(service, own, seen))
+    async def let_go(self, service: str) -> None:
+        """Let a copy that is being deleted vanish. Raises ClusterError."""
+        manifest = self._sites.own.services.objects.get(service)
+        if manifest and "deletionTimestamp" in manifest["metadata"] and _protected(manifest):
+            await self._put(
+                service, _with_finalizers(manifest, [each for each in _finalizers(manifest) if each != names.FINALIZER])
+            )
+            log.info("%s: its deletion is noted, so it may go", service)
+
+    async def _put(self, service: str, manifest: Manifest) -> None:
+        try:
+            self._remember(service, await self._cluster.replace(manifest))
+        except Conflict as error:
+            log.debug("%s changed meanwhile: %s", service, error)
+        except NotFound:
+            return
 
     async def _do(self, service: str, step: Bring | Renew | Remove) -> None:
         manifest = self._sites.own.services.objects.get(service)
@@ -127,6 +146,8 @@ class Replicator:
 
     def _held(self, site: Site, service: str) -> Held:
         manifest = site.services.objects.get(service)
+        if manifest and site is not self._sites.own and not _protected(manifest):
+            manifest = None  # its own operator has not taken it on yet; until then its deletion would go unnoticed
         tombstone = next((each for each in _tombstones(site) if each.service == service), None)
         return Held(site.current(), self._copy(site.name, service, manifest) if manifest else None, tombstone)
 
@@ -174,4 +195,20 @@ def _stamped(manifest: Manifest, spec: Any, stamp: Stamp) -> dict[str, Any]:
     meta = {key: value for key, value in manifest["metadata"].items() if key != "managedFields"}
     text = json.dumps(stamp.wire(), separators=(",", ":"), sort_keys=True)
     meta["annotations"] = {**meta.get("annotations", {}), names.STAMP_ANNOTATION: text}
+    if not _protected(manifest):
+        meta["finalizers"] = [*_finalizers(manifest), names.FINALIZER]
     return {"apiVersion": names.API_VERSION, "kind": "LLMService", "metadata": meta, "spec": spec}
+
+
+def _finalizers(manifest: Manifest) -> list[str]:
+    return list(manifest["metadata"].get("finalizers") or ())
+
+
+def _protected(manifest: Manifest) -> bool:
+    return names.FINALIZER in _finalizers(manifest)
+
+
+def _with_finalizers(manifest: Manifest, finalizers: list[str]) -> dict[str, Any]:
+    meta = {key: value for key, value in manifest["metadata"].items() if key != "managedFields"}
+    whole = {"apiVersion": names.API_VERSION, "kind": "LLMService", "metadata": meta | {"finalizers": finalizers}}
+    return whole | {"spec": manifest["spec"]}

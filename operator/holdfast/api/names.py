@@ -15,6 +15,9 @@ SERVICE_LABEL = f"{GROUP}/service"
 REVISION_LABEL = f"{GROUP}/revision"
 REGION_LABEL = f"{GROUP}/region"
 
+FINALIZER = f"{GROUP}/replication"
+"""On an `LLMService` that other regions may copy: it goes only after its deletion was noted for them."""
+
 STAMP_ANNOTATION = f"{GROUP}/edit"
 """What replication knows of a copy of an `LLMService`: a `Stamp` as JSON."""
 

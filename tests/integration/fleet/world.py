@@ -55,6 +55,8 @@ class Mood(StrEnum):
     """Health checks pass, and no token comes."""
     FAILING = "failing"
     """No engine is healthy."""
+    GONE = "gone"
+    """Connections end without an answer."""
 
 
 class GatewayStandIn:
@@ -78,6 +80,9 @@ class GatewayStandIn:
                 self._answer(503 if outer.mood is Mood.FAILING else 200)
 
             def _answer(self, status: int) -> None:
+                if outer.mood is Mood.GONE:
+                    self.close_connection = True
+                    return
                 self.send_response(status)
                 self.send_header("content-length", "0")
                 self.end_headers()
@@ -85,11 +90,7 @@ class GatewayStandIn:
             def log_message(self, format: str, *args: Any) -> None:
                 return
 
-        self._handler = Handler
-        self.reopen()
-
-    def reopen(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
