@@ -255,12 +255,14 @@ class Operator:
             source, chain = step.source, self.seen[step.source.region].chain
 
             def bring(server: Server) -> bool:
-                before: Chain = server.copy.chain if server.copy else ()
+                copy = server.copy
+                before: Chain = copy.chain if copy else ()
+                unmarked = copy.generation - (copy.stamp.generation if copy.stamp else 1) if copy else 0
                 if own is None:
                     return server.create(source.spec, step.stamp, chain)
                 done = server.update(source.spec, step.stamp, chain, own.resource_version)
                 if done and not server.careless:
-                    promises.brought(server.name, before, chain, step.lost is not None)
+                    promises.brought(server.name, before, chain, step.lost is not None, unmarked)
                 return done
 
             return Request(self.region, bring, write=True)

@@ -111,8 +111,8 @@ class Promises:
             if len(saw) <= self.voters // 2:
                 raise Broken(Promise.SEEN_FAILING, f"{name} was drained; seen failing by {', '.join(saw) or 'nobody'}")
 
-    def brought(self, region: str, own: Chain, source: Chain, reported: bool) -> None:
-        """A region's copy was replaced by another one's."""
+    def brought(self, region: str, own: Chain, source: Chain, reported: bool, unmarked: int) -> None:
+        """A region's copy was replaced by another one's; `unmarked` edits were made there since its last stamp."""
         last = own[-1]
         if last.region != region or last.number == 0:
             # Whoever made the edit reports it. What was applied everywhere at first is in every region's hands: one
@@ -124,7 +124,9 @@ class Promises:
             raise Broken(Promise.LOSS_REAL, f"edit {last.number} of {region}")
         seen = sum(each.content == last.content for each in source)
         had = sum(each.content == last.content for each in own)
-        if not reported and not built_upon and seen < had:
+        # Of several edits since the last stamp only the last is known: that it returns to an earlier content is not.
+        unknowable = unmarked > 1 and had > 1
+        if not reported and not built_upon and seen < had and not unknowable:
             raise Broken(Promise.LOSS_REPORTED, f"edit {last.number} of {region}")
 
     def born(self, servers: Iterable[Server]) -> None:
