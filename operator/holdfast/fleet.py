@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
@@ -92,10 +93,11 @@ class Fleet:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
-    async def control(self, service: str, acted_generation: int | None) -> Control | None:
+    async def control(self, service: str, acted: Mapping[str, Any]) -> Control | None:
         """What the regions have agreed on about a service; None where this region stands alone.
 
-        The seal is asked for anew where there is a plan that this region has not acted on yet.
+        The seal is asked for where there is a plan other than the one that this region acts on (`acted`, the status'
+        `plan`), after that plan was read. Raises ClusterError if it cannot be had.
         """
         if self.sites.alone:
             return None
@@ -106,7 +108,7 @@ class Fleet:
         manifest = self.sites.own.plans.objects.get(service)
         plan = read_plan(manifest) if manifest else None
         sealed = 0
-        if plan and plan.generation != acted_generation:
+        if plan and (plan.generation, plan.spec.epoch) != (acted.get("generation"), acted.get("epoch")):
             sealed = await self.election.seal_of(self.config.region, self.cluster)
         return Control(
             version=own.version,

@@ -24,6 +24,7 @@ from holdfast.api import names
 from holdfast.api.conditions import Condition, ConditionStatus, ConditionType
 from holdfast.config import Config
 from holdfast.domain.observation import Capabilities, Manifest
+from holdfast.errors import ClusterError
 from holdfast.fleet import Fleet
 from holdfast.reconcile import Reconciler
 
@@ -178,7 +179,7 @@ async def _safe_pass(reconciler: Reconciler, fleet: Fleet, body: kopf.Body, key:
         return list(indexes[name].get(at, ()))
 
     try:
-        acted = body.status.get("plan", {}).get("generation")
+        acted = body.status.get("plan", {})
         watched = Watched(
             service=_plain(body),
             children=indexed("children", key),
@@ -188,6 +189,9 @@ async def _safe_pass(reconciler: Reconciler, fleet: Fleet, body: kopf.Body, key:
             control=await fleet.control(_name_of(body), acted),
         )
         return await reconciler.reconcile(watched)
+    except ClusterError as error:
+        log.warning("%s/%s: %s", *key, error)
+        return 1.0
     except Exception:
         log.exception("the pass over %s/%s failed; what runs stays as it is", *key)
         metrics.record_reconcile("crashed", 0.0)

@@ -64,6 +64,7 @@ class Cluster:
 
     def __init__(self, api: kube.ApiClient) -> None:
         self._api = api
+        self._closed = False
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None) -> Cluster:
@@ -99,6 +100,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Release the connections."""
+        self._closed = True
         await self._api.close()
 
     @property
@@ -198,6 +200,8 @@ class Cluster:
     ) -> dict[str, Any]:
         """One request; the answer's JSON object. Raises a ClusterError that carries the server's own words."""
         headers = {"Accept": "application/json", "Content-Type": content_type}
+        if self._closed:
+            raise Unreachable(f"{method} {url}: this connection was closed, as there is a newer one")
         try:
             prepared = await self._api.param_serialize(
                 method,

@@ -16,7 +16,7 @@ from holdfast.adapters.cluster import Cluster
 from holdfast.api import names
 from holdfast.domain.leadership import Elector, Lease, LeaseWrite, Terms, preference_delay
 from holdfast.domain.observation import Manifest, Ref
-from holdfast.errors import ClusterError, NotFound
+from holdfast.errors import ClusterError, NotFound, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -97,10 +97,13 @@ class Election:
             log.info("gave the leadership of epoch %s back", leading)
 
     async def seal_of(self, voter: str, cluster: Cluster) -> int:
-        """The epoch that a region is sealed with now; as last seen if it cannot be read."""
-        await self._read(voter, cluster)
-        sighting = self.elector.sightings.get(voter)
-        return sighting.lease.epoch if sighting else 0
+        """The epoch that a region is sealed with now. Raises ClusterError: without it no new plan may be acted on."""
+        try:
+            return _lease(await cluster.get(LEASES, Ref("Lease", self._namespace, names.LEASE), REQUEST_SECONDS)).epoch
+        except NotFound:
+            return 0
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Unreachable(f"the Lease of {voter} cannot be understood: {error}") from error
 
     async def _read(self, voter: str, cluster: Cluster) -> None:
         try:
@@ -115,7 +118,7 @@ class Election:
         try:
             lease = _lease(found)
         except (KeyError, TypeError, ValueError, AttributeError):
-            log.warning("the Lease of %s cannot be understood", voter)
+            log.debug("the Lease of %s cannot be understood", voter)
             return
         self.uids[voter] = found["metadata"]["uid"]
         self._manifests[voter] = found

@@ -55,6 +55,7 @@ class Heartbeats:
             version = str(found["metadata"]["resourceVersion"])
         except (ClusterError, KeyError, TypeError) as error:
             log.debug("the observer of %s is not heard: %s", region, error)
+            self._versions.pop(region, None)  # a change while nobody looked says nothing about now
             return
         # The first sight proves nothing: it may have stood there for days. The own one is proof of itself.
         if own or self._versions.get(region, version) != version:

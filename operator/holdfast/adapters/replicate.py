@@ -113,13 +113,13 @@ class Replicator:
         elif isinstance(step, Renew):
             assert manifest is not None
             self._remember(service, await self._cluster.replace(_stamped(manifest, manifest["spec"], step.stamp)))
-            log.info("%s: made anew after its deletion, incarnation %s", service, step.stamp.incarnation)
+            log.info("%s: stamped as edit %s, incarnation %s", service, step.stamp.number, step.stamp.incarnation)
         else:
-            await self._bring(service, step, manifest)
-            if said and manifest:
+            if said and manifest:  # said before it is done: a crash in between says it twice rather than never
                 self.lost[service] = said[1]
                 log.warning("%s: %s", service, said[1])
                 await announce(self._cluster, manifest, "Warning", *said)
+            await self._bring(service, step, manifest)
         metrics.COPIES.labels(type(step).__name__).inc()
 
     async def _bring(self, service: str, step: Bring, manifest: Manifest | None) -> None:

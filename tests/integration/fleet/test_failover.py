@@ -42,7 +42,7 @@ def test_engines_that_hang_are_drained_and_their_capacity_asked_of_the_others(wo
     plans = world.plans(name)
     assert sum(plan["replicas"] for region, plan in plans.items() if region != "ap-south") == 3
     said = wait_for(
-        "the condition", lambda: (c := world.condition("eu-west", name, "Diverted"))["status"] == "True" and c
+        "the condition", lambda: (c := world.condition("eu-west", name, "Diverted")).get("status") == "True" and c
     )
     assert said["reason"] == "RegionUnhealthy"
     assert "generates no token" in said["message"]

@@ -23,7 +23,7 @@ from holdfast.cli.server import Server, path
 from holdfast.errors import ClusterError
 from holdfast_testbed.testbed import Region, Testbed
 
-DEADLINE = 90.0
+DEADLINE = 60.0
 TERMS = ("--lease-seconds=6", "--renew-deadline-seconds=4", "--retry-seconds=1")
 
 
