@@ -69,6 +69,8 @@ class Fleet:
         self.observer = Observer()
         self._waiting: set[str] = set()
         """Services that the next pass must look at."""
+        self._keys: dict[str, str] = {}
+        """Region → the credentials that its Lease's uid was read with."""
         self._again: dict[str, float] = {}
         """Service that a step failed for → when to try again (monotonic clock)."""
         self._task: asyncio.Task[None] | None = None
@@ -133,6 +135,9 @@ class Fleet:
             return {}
         found: dict[str, Cluster] = {}
         for name, site in self.sites.all.items():
+            if self._keys.get(name) != site.key:  # another kubeconfig, maybe another cluster
+                self._keys[name] = site.key
+                self.election.uids.pop(name, None)
             uid = self.election.uids.get(name)
             twin = next((other for other in found if uid and self.election.uids.get(other) == uid), None)
             if twin is None:
