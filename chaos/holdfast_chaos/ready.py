@@ -31,9 +31,8 @@ def bring_up(bed: Testbed, service: Service, progress: Progress) -> list[Regiona
     bed.up(REGIONS)
     install(bed, progress)
     regions = regional(bed, service)
-    with progress.step(f"applying the service {service.name} in {len(regions)} regions"):
-        for region in regions:
-            region.apply()
+    with progress.step(f"applying the service {service.name} in {regions[0].region}"):
+        regions[0].apply()
     wait_serving(regions, service, progress)
     return regions
 

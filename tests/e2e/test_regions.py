@@ -134,8 +134,7 @@ class NewRevision:
     def fault(self, _kind: str, _region: str) -> None:
         arguments = self._world.service.manifest["spec"]["engine"]["args"]
         self._world.service.manifest["spec"]["engine"]["args"] = [*arguments, self._argument]
-        for region in self._world.regions:
-            region.apply()
+        self._world.regions[0].apply()
 
     def heal(self, _region: str) -> None:
         wait_for("new engines everywhere", lambda: all(map(self._replaced, self._world.names)))

@@ -16,12 +16,15 @@ import pytest
 from kubernetes import client
 from kubernetes.config import new_client_from_config
 
+from holdfast.api import names
 from holdfast_chaos.client import LoadSpec
 from holdfast_chaos.edge import Edge
 from holdfast_chaos.experiment import Plan, Regions, run_experiment
 from holdfast_chaos.load_process import LoadProcess
 from holdfast_chaos.measure import Fault, Measurement, measure
 from holdfast_chaos.service import RegionalService, Service, wait_until_serving
+from holdfast_testbed import state
+from holdfast_testbed.addresses import plan_addresses
 from holdfast_testbed.testbed import Testbed
 
 DEADLINE = 180.0
@@ -58,8 +61,9 @@ class World:
         return new_client_from_config(str(self.bed.kubeconfig(region)))
 
     def wait_all_serve(self) -> None:
-        """Until every region serves by its own account, and an answer of each has come through the edge."""
+        """Until every region serves with its whole share, and an answer of each has come through the edge."""
         wait_until_serving(self.regions, lambda _: None, DEADLINE)
+        wait_for("every region's whole share", lambda: all(map(self._steady, self.regions)))
         self.edge.wait_for_regions(self.service.model, self.names, lambda _: None)
 
     def under_load(
@@ -70,6 +74,47 @@ class World:
         with LoadProcess(spec) as load:
             fault = run_experiment(load, Plan(kind, fault_at, heal_at), regions, lambda _: None, lambda _: None)
             return measure(load.result(), fault), fault
+
+    @staticmethod
+    def _steady(region: RegionalService) -> bool:
+        return any(each.type == "Diverted" and each.reason == "Steady" for each in region.conditions())
+
+    def lease(self, region: str) -> tuple[str, int]:
+        """(region that leads, epoch) by one region's Lease."""
+        with self.api(region) as api:
+            lease = client.CoordinationV1Api(api).read_namespaced_lease(names.LEASE, names.NAMESPACE)
+        return lease.spec.holder_identity.rpartition("_")[0], int(lease.metadata.annotations[names.EPOCH_ANNOTATION])
+
+    def leader(self) -> tuple[str, int]:
+        """(region that leads, epoch), once all regions agree on it."""
+
+        def agreed() -> tuple[str, int] | None:
+            [*found] = {self.lease(region) for region in self.names}
+            return found[0] if len(found) == 1 and found[0][0] else None
+
+        result: tuple[str, int] = wait_for("one leader by all Leases", agreed)
+        return result
+
+    def plan(self, region: str) -> dict[str, Any]:
+        """The plan of the service in one region."""
+        with self.api(region) as api:
+            found: Any = client.CustomObjectsApi(api).get_namespaced_custom_object(
+                names.GROUP, names.VERSION, self.service.namespace, "regionplans", self.service.name
+            )
+        spec: dict[str, Any] = found["spec"]
+        return spec
+
+    def operator_pod(self, region: str) -> Any:
+        labels = "app.kubernetes.io/name=holdfast-operator"
+        with self.api(region) as api:
+            [pod] = client.CoreV1Api(api).list_namespaced_pod(names.NAMESPACE, label_selector=labels).items
+            return pod
+
+    def links(self) -> list[str]:
+        """The regions' network links."""
+        bed = state.load_bed(self.bed.name)
+        assert bed is not None
+        return [region.link for region in plan_addresses(bed.slot, bed.regions).regions]
 
     def engine_pods(self, region: str) -> list[Any]:
         labels = f"serving.holdfast.dev/service={self.service.name}"
