@@ -11,6 +11,7 @@ from tests.unit.gateway.builders import AP, EU, US, route
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway.options import Options, Role
+from holdfast_gateway.render.endpoints import service_endpoints
 from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, LISTENERS, PEER_TABLE, Files, files
 from holdfast_gateway.render.values import seconds
 from holdfast_gateway.state import Snapshot, one_service_per_model
@@ -216,3 +217,36 @@ def test_retries_within_a_region_are_bounded_by_its_engines() -> None:
 
 def test_durations_have_no_needless_digits() -> None:
     assert [seconds(value) for value in (0.25, 1, 900.0, 0, 10)] == ["0.25s", "1s", "900s", "0s", "10s"]
+
+
+def priorities(route_: Route, options: Options) -> list[tuple[str, int, int]]:
+    """(region, priority, weight) of every way to the service's regions."""
+    document = service_endpoints(route_, Snapshot((route_,)), options)
+    return [
+        (each["locality"]["region"], each["priority"], each["lb_endpoints"][0]["load_balancing_weight"])
+        for each in document["endpoints"]
+    ]
+
+
+def at(percent: int, target: RegionTarget) -> RegionTarget:
+    return target.model_copy(update={"percent": percent})
+
+
+def test_a_drained_region_is_left_out_by_its_own_gateway_too() -> None:
+    drained = route(regions=(at(0, US), EU, AP))
+
+    assert [name for name, _, _ in priorities(drained, REGIONAL)] == ["eu-west", "ap-south"]
+    assert [name for name, _, _ in priorities(drained, EDGE)] == ["eu-west", "ap-south"]
+
+
+def test_a_region_that_ramps_shares_with_the_next_one() -> None:
+    ramping = route(regions=(at(25, US), EU, AP))
+
+    assert priorities(ramping, REGIONAL) == [("us-east", 0, 25), ("eu-west", 0, 75), ("ap-south", 1, 50)]
+    assert priorities(ramping, EDGE) == [("us-east", 0, 25), ("eu-west", 0, 100), ("ap-south", 0, 50)]
+
+
+def test_with_every_region_drained_traffic_stays_where_it_is() -> None:
+    drained = route(regions=(at(0, US), at(0, EU), at(0, AP)))
+
+    assert [name for name, _, _ in priorities(drained, REGIONAL)] == ["us-east", "eu-west", "ap-south"]
