@@ -17,6 +17,7 @@ from holdfast.adapters.regionstatus import read_status
 from holdfast.adapters.sites import Site, Sites
 from holdfast.api import names
 from holdfast.api.conditions import Reason
+from holdfast.api.region import ServiceSeen
 from holdfast.api.regionplan import RegionPlan, RegionPlanSpec
 from holdfast.config import Config
 from holdfast.domain.accept import accept
@@ -43,6 +44,7 @@ class Leader:
         self._heartbeats = heartbeats
         self._config = config
         self._capabilities = capabilities
+        self._read: dict[tuple[str, str, str], tuple[str, Mapping[str, ServiceSeen]]] = {}
         self._again: dict[str, float] = {}
         """Service → when to decide anew although nothing happened (own monotonic clock)."""
 
@@ -128,11 +130,23 @@ class Leader:
         for name, site in self._sites.all.items():
             if name not in heard or not site.regions.complete:
                 continue
-            status = read_status(site.regions.objects.get(region, {}))
-            seen = next((each for each in status.services if each.service == service), None)
-            if seen is not None and status.observer == name:
+            seen = self._seen(site, region).get(service)
+            if seen is not None:
                 views[name] = Watching(seen.verdict, _reason(seen.reason), seen.message or "")
         return judge(region, views, len(self._sites.voters))
+
+    def _seen(self, site: Site, region: str) -> Mapping[str, ServiceSeen]:
+        """Service → what one site's observer holds of it in a region; each version of it is read once."""
+        manifest = site.regions.objects.get(region)
+        if manifest is None:
+            return {}
+        version = str(manifest["metadata"].get("resourceVersion"))
+        known = self._read.get((site.key, site.name, region))
+        if known is None or known[0] != version:
+            status = read_status(manifest)
+            found = {each.service: each for each in status.services} if status.observer == site.name else {}
+            known = self._read[site.key, site.name, region] = (version, found)
+        return known[1]
 
     def _annotations(self, region: str) -> list[Mapping[str, str]]:
         found = (site.regions.objects.get(region) for site in self._sites.all.values())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -26,7 +26,10 @@ COMPLETION_SECONDS = 5.0
 """How often a synthetic completion is asked for; at once again while the last one failed."""
 READY_SECONDS = 1.0
 AT_ONCE = 64
-"""Probes in flight; with more services than that, a round takes longer."""
+"""Probes in flight."""
+EACH_ROUND = 50
+"""Services that are probed in one round, so that many services cost no more than that; the others come in turn. Those
+that were seen to change are probed in every round."""
 HEADERS = {names.PROBE_HEADER: "1"}
 
 
@@ -58,6 +61,7 @@ class Observer:
     services: dict[tuple[str, str], Watching] = field(default_factory=dict)
     """(region, service) → what is held of it."""
     _restored: bool = False
+    _turn: int = 0
     _progress: dict[tuple[str, str], _Progress] = field(default_factory=dict)
 
     def restore(self, published: Mapping[str, RegionStatus], region: str) -> None:
@@ -100,6 +104,23 @@ class Observer:
     def _verdicts(self) -> list[tuple[tuple[str, str], Verdict]]:
         regions = {(name, ""): each for name, each in self.regions.items()}
         return [(key, each.verdict) for key, each in sorted({**regions, **self.services}.items())]
+
+    def _this_round(self, wanted: Sequence[Target], gateways: Mapping[str, Probe]) -> list[Target]:
+        """What to look at now: all services of a silent gateway, those in doubt, and a part of the rest."""
+        known = [each for each in wanted if each.region in gateways]
+        silent = [each for each in known if not gateways[each.region].ok]
+        asked = [each for each in known if gateways[each.region].ok]
+        doubtful = [each for each in asked if self._doubtful(each)][:EACH_ROUND]
+        rest = [each for each in asked if each not in doubtful] if len(asked) > EACH_ROUND else []
+        if not rest:
+            return known
+        start = self._turn % len(rest)
+        self._turn = start + EACH_ROUND
+        return [*silent, *doubtful, *(rest[start:] + rest[:start])[:EACH_ROUND]]
+
+    def _doubtful(self, target: Target) -> bool:
+        held = self.services.get((target.region, target.service))
+        return held is not None and held.agreeing_since is not None
 
     async def _gateway(
         self, session: aiohttp.ClientSession, gate: asyncio.Semaphore, region: str, spec: RegionSpec
