@@ -69,6 +69,8 @@ class Fleet:
         self.observer = Observer()
         self._waiting: set[str] = set()
         """Services that the next pass must look at."""
+        self._probed: dict[str, tuple[str, list[Target]]] = {}
+        """Service → the version of its spec, and what is probed for it."""
         self._keys: dict[str, str] = {}
         """Region → the credentials that its Lease's uid was read with."""
         self._again: dict[str, float] = {}
@@ -246,7 +248,14 @@ class Fleet:
     def _targets(self) -> tuple[dict[str, RegionSpec], list[Target]]:
         regions = read_regions(self.sites.own.regions.objects.values())
         serving = {name: each.spec for name, each in regions.items() if each.spec.role is RegionRole.SERVING}
-        return serving, list(_targets(self.sites.own.services.objects.items(), serving))
+        found: dict[str, tuple[str, list[Target]]] = {}
+        for name, manifest in self.sites.own.services.objects.items():
+            # Reading a spec takes its time, so each version of it is read once.
+            version = f"{manifest['metadata'].get('uid')}/{manifest['metadata'].get('generation')}"
+            known = self._probed.get(name)
+            found[name] = known if known and known[0] == version else (version, list(targets_of(name, manifest)))
+        self._probed = found
+        return serving, [each for _, targets in found.values() for each in targets if each.region in serving]
 
 
 async def _forever(what: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -259,17 +268,16 @@ async def _forever(what: str, work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(1.0)
 
 
-def _targets(services: Iterable[tuple[str, Manifest]], serving: dict[str, RegionSpec]) -> Iterable[Target]:
-    for name, manifest in services:
-        if "deletionTimestamp" in manifest["metadata"]:
-            continue
-        try:
-            spec = parse_service(manifest).spec
-        except ValueError:
-            continue
-        rules = spec.failover
-        for region in spec.regions:
-            if region.name in serving and replicas_of(spec, region)[0]:
-                thresholds = Thresholds(rules.unhealthy_after.total_seconds(), rules.healthy_after.total_seconds())
-                timeout = rules.progress_timeout.total_seconds()
-                yield Target(name, spec.model.name, region.name, thresholds, timeout)
+def targets_of(name: str, manifest: Manifest) -> Iterable[Target]:
+    """What is to be probed for a service; nothing for one that is going or cannot be read."""
+    if "deletionTimestamp" in manifest["metadata"]:
+        return
+    try:
+        spec = parse_service(manifest).spec
+    except ValueError:
+        return
+    rules = spec.failover
+    thresholds = Thresholds(rules.unhealthy_after.total_seconds(), rules.healthy_after.total_seconds())
+    for region in spec.regions:
+        if replicas_of(spec, region)[0]:
+            yield Target(name, spec.model.name, region.name, thresholds, rules.progress_timeout.total_seconds())

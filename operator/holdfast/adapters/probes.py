@@ -27,7 +27,7 @@ COMPLETION_SECONDS = 5.0
 READY_SECONDS = 1.0
 AT_ONCE = 64
 """Probes in flight."""
-EACH_ROUND = 50
+EACH_ROUND = 25
 """Services that are probed in one round, so that many services cost no more than that; the others come in turn. Those
 that were seen to change are probed in every round."""
 HEADERS = {names.PROBE_HEADER: "1"}
