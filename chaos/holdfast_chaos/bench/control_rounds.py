@@ -5,35 +5,20 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import partial
-
-import psutil
 
 from holdfast_testbed.progress import Update
 
-from .benchmark import BenchError, Json
 from .figures import Figure, grown, held_by, mean_grown, planned, traffic_is
 from .fleet import Fleet, Operator, wait_for
 from .follow import PLAN, ROUTE, SERVICE, percent_is
 from .gateway_stand_in import HANG, RECOVER
-from .processes import MIB, Stopwatch, use_of
+from .scale import COPY_STEPS, SERVICE_NAME, WRITES, Found, all_planned, not_leading, wait_quiet
 
-SERVICE_NAME = "bench"
 MAJORITY = 2
 SETTLE_SECONDS = 3.0
-QUIET_WINDOW = 4.0
-IDLE_SECONDS = 10.0
 LAG = "holdfast_edit_to_majority_seconds"
-WRITES, COPY_STEPS, LEASE_WRITES = "holdfast_writes_total", "holdfast_copy_steps_total", "holdfast_lease_writes_total"
-
-
-@dataclass
-class Found:
-    """What rounds of one kind have measured."""
-
-    figures: list[Figure]
-    more: Json = field(default_factory=dict)
+LEASE_WRITES = "holdfast_lease_writes_total"
 
 
 def hand_over(fleet: Fleet, how: signal.Signals, rounds: int, update: Update) -> list[float]:
@@ -54,7 +39,7 @@ def hand_over(fleet: Fleet, how: signal.Signals, rounds: int, update: Update) ->
 
 def first_service(fleet: Fleet) -> None:
     """Apply the service that rounds edit, and wait until every region serves it and everything rests."""
-    region = _not_leading(fleet)
+    region = not_leading(fleet)
     fleet.apply(region, SERVICE_NAME, 3)
     fleet.follower.wait("the service's plans", lambda: all_planned(fleet, [SERVICE_NAME]))
     wait_quiet(fleet)
@@ -62,7 +47,7 @@ def first_service(fleet: Fleet) -> None:
 
 def edits(fleet: Fleet, rounds: int, update: Update) -> Found:
     """One edit after the other in a region that does not lead."""
-    region = _not_leading(fleet)
+    region = not_leading(fleet)
     before = wait_quiet(fleet)
     majority, plans = [], []
     for turn in range(rounds):
@@ -143,80 +128,6 @@ def quiet(fleet: Fleet, seconds: float) -> Found:
     )
 
 
-def scale(fleet: Fleet, count: int, update: Update) -> Found:
-    """Many services at once; then memory and processor time of each operator at rest."""
-    region = _not_leading(fleet)
-    services = [f"{SERVICE_NAME}-{number:04}" for number in range(count)]
-    limit = 120.0 + 3.0 * count
-    fleet.follower.mark()
-    begun = time.monotonic()
-    for number, name in enumerate(services):
-        fleet.apply(region, name, 3)
-        update(f"applied {number + 1} of {count}")
-    applied = time.monotonic()
-    update("waiting for plans")
-    plans = fleet.follower.wait("plans of all services", lambda: all_planned(fleet, services), limit)
-    update("waiting until all regions act on them")
-    acted = fleet.follower.wait("acting on all plans", lambda: all_acted(fleet, services), limit)
-    update("waiting until nothing is written")
-    wait_quiet(fleet, limit)
-    rested = time.monotonic() - QUIET_WINDOW
-    update(f"watching operators for {IDLE_SECONDS:g} s")
-    processes = {name: psutil.Process(each.pid) for name, each in fleet.operators.items()}
-    watch = Stopwatch(processes.values())
-    time.sleep(IDLE_SECONDS)
-    cpu = watch.cpu()
-    uses = {name: use_of(process, cpu) for name, process in processes.items()}
-    title = f"{count} services"
-    return Found(
-        [
-            Figure(f"{title}: applying them, one by one", [applied - begun], digits=1),
-            Figure(f"{title} → plans in every region", [plans - begun], digits=1),
-            Figure(f"{title} → every region acts on its plans", [acted - begun], digits=1),
-            Figure(f"{title} → nothing more is written", [rested - begun], digits=1),
-            Figure(f"{title}: memory of an operator", [use.rss / MIB for use in uses.values()], "MiB", digits=1),
-            Figure(f"{title}: idle CPU of an operator", [use.cpu for use in uses.values()], "%", digits=1),
-        ],
-        {
-            "services": count,
-            "leader": fleet.leader(),
-            "applied_in": region,
-            "operators": {name: use.as_json() for name, use in uses.items()},
-        },
-    )
-
-
-def wait_quiet(fleet: Fleet, seconds: float = 120.0) -> dict[str, dict[str, float]]:
-    """Wait until no operator has written for some seconds; returns the metrics of then."""
-    end = time.monotonic() + seconds
-    before = fleet.metrics()
-    while time.monotonic() < end:
-        time.sleep(QUIET_WINDOW)
-        after = fleet.metrics()
-        if not grown(before, after, WRITES) and not grown(before, after, COPY_STEPS):
-            return after
-        before = after
-    raise BenchError(f"The operators still write {seconds:g} s after the last edit: {grown(before, after, WRITES)}")
-
-
-def all_planned(fleet: Fleet, names: list[str]) -> bool:
-    """Whether every region has a plan for each service."""
-    return all(name in fleet.follower.objects[region, PLAN] for region in fleet.servers for name in names)
-
-
-def all_acted(fleet: Fleet, names: list[str]) -> bool:
-    """Whether every region says that it acts on its plan, for each service."""
-
-    def acts(region: str, name: str) -> bool:
-        found = fleet.follower.objects[region, SERVICE].get(name, {})
-        return any(
-            each["type"] == "Planned" and each["reason"] == "PlanCurrent"
-            for each in found.get("status", {}).get("conditions", ())
-        )
-
-    return all(acts(region, name) for region in fleet.servers for name in names)
-
-
 def _one_leads(operators: Iterable[Operator]) -> bool:
     return any(each.leads for each in operators)
 
@@ -224,11 +135,6 @@ def _one_leads(operators: Iterable[Operator]) -> bool:
 def _serving(fleet: Fleet, hung: str) -> bool:
     test = traffic_is(hung, "Serving")
     return all(test(fleet.follower.objects[region, PLAN][SERVICE_NAME]) for region in fleet.servers)
-
-
-def _not_leading(fleet: Fleet) -> str:
-    leader = fleet.leader()
-    return next(each for each in fleet.servers if each != leader)
 
 
 def _region_versions(fleet: Fleet) -> dict[tuple[str, str, str], str]:

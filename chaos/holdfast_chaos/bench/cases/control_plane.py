@@ -11,9 +11,10 @@ import signal
 import psutil
 
 from holdfast_chaos.bench.benchmark import BenchError, Benchmark, Outcome, Setting
-from holdfast_chaos.bench.control_rounds import drains, edits, first_service, hand_over, quiet, scale
+from holdfast_chaos.bench.control_rounds import drains, edits, first_service, hand_over, quiet
 from holdfast_chaos.bench.figures import Figure, figure_table
 from holdfast_chaos.bench.fleet import open_fleet
+from holdfast_chaos.bench.scale import scale
 
 CLEAN_ROUNDS, CRASH_ROUNDS, EDIT_ROUNDS, DRAIN_ROUNDS = 5, 3, 20, 3
 SERVICES = "HOLDFAST_BENCH_SERVICES"
@@ -61,8 +62,9 @@ def measure(setting: Setting) -> Outcome:
     writes = [*edited.figures[3:], *rested.figures]
     tables = [figure_table("How fast", speed), figure_table("What is written", writes)]
     if grown:
-        tables.append(figure_table(f"{services} services in 3 regions (operators as rounds)", grown.figures))
+        tables.append(figure_table(f"{services} services in 3 regions", grown.figures))
     figures = [*speed, *writes, *(grown.figures if grown else ())]
+    missed = [f"With {services} services: {each}" for each in grown.more["missed"]] if grown else []
     busy = psutil.cpu_percent(None)
     return Outcome(
         parameters={
@@ -80,7 +82,7 @@ def measure(setting: Setting) -> Outcome:
         },
         ratios={},
         tables=tables,
-        notes=(*NOTES, f"The whole machine was {busy:.0f} % busy meanwhile."),
+        notes=(*NOTES, *missed, f"The whole machine was {busy:.0f} % busy meanwhile."),
     )  # fmt: skip
 
 
