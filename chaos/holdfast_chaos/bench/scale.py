@@ -21,8 +21,8 @@ QUIET_WINDOW = 4.0
 IDLE_SECONDS = 10.0
 WRITES, COPY_STEPS = "holdfast_writes_total", "holdfast_copy_steps_total"
 RECONCILES, ELECTIONS = "holdfast_reconciles_total", "holdfast_elections_won_total"
-PATIENCE_SECONDS, PATIENCE_PER_SERVICE = 30.0, 1.0
-"""How long to wait in all, after the last service was applied; what has not happened then is shown as a dash."""
+PATIENCE_SECONDS, PATIENCE_PER_SERVICE = 60.0, 1.5
+"""How long to wait in all, from the first service applied; what has not happened then is shown as a dash."""
 
 
 @dataclass
@@ -39,13 +39,16 @@ def scale(fleet: Fleet, count: int, update: Update) -> Found:
     services = [f"{SERVICE_NAME}-{number:04}" for number in range(count)]
     before = fleet.metrics()
     fleet.follower.mark()
+    missed: list[str] = []
     begun = time.monotonic()
+    end = begun + PATIENCE_SECONDS + PATIENCE_PER_SERVICE * count
     for number, name in enumerate(services):
+        if time.monotonic() > end:
+            missed.append(f"Only {number} could be applied within {end - begun:g} s.")
+            break
         fleet.apply(region, name, 3)
         update(f"applied {number + 1} of {count}")
     applied = time.monotonic() - begun
-    end = time.monotonic() + PATIENCE_SECONDS + PATIENCE_PER_SERVICE * count
-    missed: list[str] = []
 
     def until(what: str, check: Callable[[float], float]) -> list[float]:
         update(f"waiting for {what}")
