@@ -105,14 +105,14 @@ def _last_write(fleet: Fleet, seconds: float) -> float:
 def wait_quiet(fleet: Fleet, seconds: float = 120.0) -> dict[str, dict[str, float]]:
     """Wait until no operator has written for some seconds; returns the metrics of then."""
     end = time.monotonic() + seconds
-    before = fleet.metrics()
+    before = after = fleet.metrics()
     while time.monotonic() < end:
         time.sleep(QUIET_WINDOW)
         after = fleet.metrics()
         if not grown(before, after, WRITES) and not grown(before, after, COPY_STEPS):
             return after
         before = after
-    raise BenchError(f"The operators still write {seconds:g} s after the last edit: {grown(before, after, WRITES)}")
+    raise BenchError(f"The operators still write {seconds:g} s after the last edit.")
 
 
 def all_planned(fleet: Fleet, names: list[str]) -> bool:
