@@ -30,6 +30,9 @@ from .kubeapi import KubeApi, wait_until
 from .site import Site
 
 START_SECONDS = 120.0
+API = (Component.ETCD, Component.API_SERVER)
+CLIENTS = (Component.CONTROLLERS, Component.SCHEDULER, Component.KUBELET, Component.PROXY)
+"""What needs the API server from its start."""
 NODE_COMPONENTS = ON_THE_NODE | {Component.HOLDER}
 
 
@@ -43,6 +46,9 @@ def start(site: Site, control_plane_only: bool, pause_archive: Path | None, prog
     what = f"{site.name}: {'starting' if missing else 'checking'}"
     with progress.step(what) as update:
         for part in missing:
+            if part in CLIENTS:
+                # The controllers give up when the API server is not there within ten seconds of their start.
+                _await_api(site, api, update)
             _start_component(site, part)
         _await_control_plane(site, api, wanted, update)
         if not control_plane_only:
@@ -123,9 +129,13 @@ def _start_component(site: Site, part: Component) -> None:
     processes.record(site, part, processes.spawn([*prefix, *command(part, site)], _log(site, part)))
 
 
-def _await_control_plane(site: Site, api: KubeApi, wanted: tuple[Component, ...], update: Update) -> None:
+def _await_api(site: Site, api: KubeApi, update: Update) -> None:
     update("waiting for the API server")
-    _await(site, Component.API_SERVER, api.ready, wanted, "was not ready in time")
+    _await(site, Component.API_SERVER, api.ready, API, "was not ready in time")
+
+
+def _await_control_plane(site: Site, api: KubeApi, wanted: tuple[Component, ...], update: Update) -> None:
+    _await_api(site, api, update)
     update("waiting for the controllers")
     account = "/api/v1/namespaces/default/serviceaccounts/default"
 
