@@ -24,6 +24,7 @@ from holdfast.api import names
 from holdfast.api.conditions import Condition, ConditionStatus, ConditionType
 from holdfast.config import Config
 from holdfast.domain.observation import Capabilities, Manifest
+from holdfast.domain.revision import digest
 from holdfast.errors import ClusterError
 from holdfast.fleet import Fleet
 from holdfast.reconcile import Reconciler
@@ -142,17 +143,35 @@ def _register_indexes(registry: kopf.OperatorRegistry, wakes: Wakes) -> None:
     def wake_one(body: kopf.Body, **_: Any) -> None:
         wakes.one(_service_of(body))
 
-    def wake_every(**_: Any) -> None:
-        wakes.every()
+    models: dict[Key, str] = {}
+    regions: dict[str, str] = {}
+
+    def wake_rivals(body: kopf.Body, event: kopf.RawEvent, **_: Any) -> None:
+        # A service, and those that use the same model name, or did: the others have no part in it.
+        key = (body.metadata.namespace or "", body.metadata.name or "")
+        gone = event["type"] == "DELETED"
+        before, after = models.pop(key, ""), "" if gone else str(body.spec.get("model", {}).get("name", ""))
+        if after:
+            models[key] = after
+        rivals = [other for other, model in models.items() if model in (before, after)] if before != after else []
+        for each in (key, *rivals):
+            wakes.one(each)
+
+    def wake_every(body: kopf.Body, event: kopf.RawEvent, **_: Any) -> None:
+        # Only what a Region says matters here, not what an observer sees of it, which changes often.
+        name, after = body.metadata.name or "", "" if event["type"] == "DELETED" else digest(dict(body.spec))
+        if regions.get(name) != after:
+            regions[name] = after
+            wakes.every()
 
     for resource in CHILDREN:
         kopf.index(resource, id="children", labels=OURS, registry=registry)(by_service)
     kopf.index(PODS, id="pods", labels=OURS, registry=registry)(by_service)
     for resource in (*CHILDREN, PODS):
         kopf.on.event(resource, id="wake", labels=OURS, registry=registry)(wake_one)
-    for plural in ("regions", "llmservices"):
+    for plural, wake in (("regions", wake_every), ("llmservices", wake_rivals)):
         kopf.index(names.GROUP, names.VERSION, plural, id=plural, registry=registry)(by_kind)
-        kopf.on.event(names.GROUP, names.VERSION, plural, id="wake", registry=registry)(wake_every)
+        kopf.on.event(names.GROUP, names.VERSION, plural, id="wake", registry=registry)(wake)
 
 
 def _service_of(body: kopf.Body) -> Key:

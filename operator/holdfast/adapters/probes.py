@@ -25,6 +25,8 @@ PERIOD_SECONDS = 1.0
 COMPLETION_SECONDS = 5.0
 """How often a synthetic completion is asked for; at once again while the last one failed."""
 READY_SECONDS = 1.0
+PROMPT_SECONDS = 0.5
+"""How long a round waits for a completion; one that takes longer counts in the round in which it ends."""
 AT_ONCE = 64
 """Probes in flight."""
 EACH_ROUND = 25
@@ -48,8 +50,14 @@ class Target:
 
 @dataclass
 class _Progress:
-    last: Probe
-    due: float
+    """The synthetic completions of one service in one region; times of the monotonic clock."""
+
+    last: Probe | None = None
+    began: float = 0.0
+    """When the last one was asked for."""
+    due: float = 0.0
+    task: asyncio.Task[Probe] | None = None
+    """The one that is on its way."""
 
 
 @dataclass
@@ -140,28 +148,33 @@ class Observer:
         gateway: Probe,
     ) -> None:
         key = (target.region, target.service)
-        probe = gateway if not gateway.ok else await self._engines(session, gate, spec, target)
+        probe, began = (gateway, None) if not gateway.ok else await self._engines(session, gate, spec, target)
+        if probe is None:
+            return  # the first completion is on its way
         metrics.PROBES.labels(target.region, "ok" if probe.ok else str(probe.reason)).inc()
         before = self.services.get(key, Watching())
-        self.services[key] = after_probe(before, probe, time.monotonic(), target.thresholds)
+        self.services[key] = after_probe(before, probe, time.monotonic(), target.thresholds, began)
 
     async def _engines(
         self, session: aiohttp.ClientSession, gate: asyncio.Semaphore, spec: RegionSpec, target: Target
-    ) -> Probe:
+    ) -> tuple[Probe | None, float | None]:
+        """The probe's outcome, and when it began; a slow completion does not hold up the round."""
         status, error = await _get(session, gate, f"{_base(spec)}/ready/{target.service}")
         if status != 200:
             what = error or f"HTTP {status}"
-            return Probe(
-                False, Reason.NO_ENGINE_ANSWERS, f"No engine of {target.service} in {target.region} answers: {what}."
-            )
-        key = (target.region, target.service)
-        known = self._progress.get(key)
+            message = f"No engine of {target.service} in {target.region} answers: {what}."
+            return Probe(False, Reason.NO_ENGINE_ANSWERS, message), None
+        known = self._progress.setdefault((target.region, target.service), _Progress())
         now = time.monotonic()
-        if known is None or now >= known.due or not known.last.ok:
-            probe = await _complete(session, gate, spec, target)
-            due = time.monotonic() + COMPLETION_SECONDS * random.uniform(0.8, 1.0)
-            known = self._progress[key] = _Progress(probe, due)
-        return known.last
+        if known.task is None and (known.last is None or not known.last.ok or now >= known.due):
+            known.began, known.due = now, now + COMPLETION_SECONDS * random.uniform(0.8, 1.0)
+            known.task = asyncio.create_task(_complete(session, gate, spec, target))
+        if known.task is not None:
+            await asyncio.wait({known.task}, timeout=PROMPT_SECONDS)
+            if known.task.done():
+                known.last, known.task = known.task.result(), None
+                return known.last, known.began
+        return known.last, None
 
 
 async def _complete(session: aiohttp.ClientSession, gate: asyncio.Semaphore, spec: RegionSpec, target: Target) -> Probe:

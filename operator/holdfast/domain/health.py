@@ -44,15 +44,18 @@ class Watching:
     """Whether it was ever seen to answer: what has yet to start is not failing."""
 
 
-def after_probe(before: Watching, probe: Probe, now: float, thresholds: Thresholds) -> Watching:
-    """The observer's state after one more probe."""
+def after_probe(
+    before: Watching, probe: Probe, now: float, thresholds: Thresholds, began: float | None = None
+) -> Watching:
+    """The observer's state after one more probe; one that took long speaks for the time since it `began`."""
     said = Verdict.HEALTHY if probe.ok else Verdict.UNHEALTHY
     after = replace(
         before, reason=probe.reason, message=probe.message, agreeing_since=None, answered=before.answered or probe.ok
     )
     if said is before.verdict or not after.answered:
         return after
-    since = now if before.agreeing_since is None else before.agreeing_since
+    first = now if began is None else began
+    since = first if before.agreeing_since is None else before.agreeing_since
     at_once = before.verdict is Verdict.UNKNOWN and probe.ok  # it was never seen failing
     if at_once or now - since >= (thresholds.up if probe.ok else thresholds.down):
         return replace(after, verdict=said)
