@@ -83,10 +83,12 @@ def test_nothing_is_written_while_nothing_changes(server: Server, operator: Oper
     before = quiet(server, service)
     written = operator.metric("holdfast_writes_total")
 
-    # Every Region event wakes every service's daemon.
+    # Every event of a service wakes its daemon.
     body = {"metadata": {"labels": {"touched": str(time.time_ns())}}}
     passes = operator.metric("holdfast_reconciles_total")
-    server.custom.patch_cluster_custom_object("serving.holdfast.dev", "v1alpha1", "regions", "eu-west", body)
+    server.custom.patch_namespaced_custom_object(
+        "serving.holdfast.dev", "v1alpha1", "default", "llmservices", service, body
+    )
     wait_for("another pass", lambda: operator.metric("holdfast_reconciles_total") > passes)
 
     assert quiet(server, service) == before
