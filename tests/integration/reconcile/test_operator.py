@@ -83,12 +83,10 @@ def test_nothing_is_written_while_nothing_changes(server: Server, operator: Oper
     before = quiet(server, service)
     written = operator.metric("holdfast_writes_total")
 
-    # Every event of a service wakes its daemon.
-    body = {"metadata": {"labels": {"touched": str(time.time_ns())}}}
+    # Every change of a Region's spec wakes every service's daemon.
+    body = {"spec": {"preference": 101}}
     passes = operator.metric("holdfast_reconciles_total")
-    server.custom.patch_namespaced_custom_object(
-        "serving.holdfast.dev", "v1alpha1", "default", "llmservices", service, body
-    )
+    server.custom.patch_cluster_custom_object("serving.holdfast.dev", "v1alpha1", "regions", "eu-west", body)
     wait_for("another pass", lambda: operator.metric("holdfast_reconciles_total") > passes)
 
     assert quiet(server, service) == before
