@@ -71,7 +71,7 @@ def test_the_leaders_region_dies_and_its_traffic_is_drained_by_the_next(healthy:
         healthy.bed.fault("kill", leader)
 
     def heal() -> None:
-        wait_for("the drain", drained, 60)
+        wait_for("the drain", drained)
         healthy.bed.heal(leader)
 
     seen, _ = healthy.under_load("kill", Act(fault, heal), heal_at=20, seconds=40)
@@ -86,7 +86,7 @@ def test_a_leader_that_wakes_after_its_lease_changes_nothing(healthy: World) -> 
     asleep = processes_of(healthy.operator_pod(leader))
 
     def wake() -> None:
-        wait_for("another leader", lambda: all(healthy.lease(region)[1] > epoch for region in others), 60)
+        wait_for("another leader", lambda: all(healthy.lease(region)[1] > epoch for region in others))
         signal_all(asleep, signal.SIGCONT)
         until = time.monotonic() + 5
         while time.monotonic() < until:

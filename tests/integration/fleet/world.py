@@ -20,22 +20,22 @@ import pytest
 
 from holdfast.api import names
 from holdfast.cli.server import Server, path
-from holdfast.errors import ClusterError
+from holdfast.errors import ClusterError, HoldfastError
 from holdfast_testbed.testbed import Region, Testbed
 
-DEADLINE = 60.0
+DEADLINE = 120.0
 TERMS = ("--lease-seconds=6", "--renew-deadline-seconds=4", "--retry-seconds=1")
 
 
 def wait_for(what: str, check: Callable[[], Any], seconds: float = DEADLINE) -> Any:
-    """Polls until `check` gives something true; errors of an API server count as "not yet"."""
+    """Polls until `check` gives something true; errors count as "not yet"."""
     until = time.monotonic() + seconds
     last: object = None
     while time.monotonic() < until:
         try:
             if found := check():
                 return found
-        except (ClusterError, OSError) as error:
+        except (HoldfastError, OSError) as error:
             last = error
         time.sleep(0.1)
     pytest.fail(f"{what} did not happen within {seconds:g} s; last error: {last}")
