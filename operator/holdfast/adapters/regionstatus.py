@@ -74,7 +74,7 @@ class RegionStatuses:
     ) -> None:
         """Write what differs from what was published last. Raises ClusterError."""
         async with self._lock:
-            for name, manifest in regions.items():
+            for name, manifest in list(regions.items()):
                 before = self._before(name)
                 after = self._status(name, manifest, observer, troubles.get(name), election)
                 if after != before:
