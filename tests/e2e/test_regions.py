@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from kubernetes import client
-from tests.e2e.world import World, api_server_of, kill_processes_of, wait_for
+from tests.e2e.world import RATE, World, api_server_of, kill_processes_of, wait_for
 
 from holdfast_chaos.measure import Phase
 from holdfast_chaos.records import StreamOutcome
@@ -90,7 +90,7 @@ def test_a_region_that_fails_under_load_costs_no_request(healthy: World, kind: s
     seen, fault = healthy.under_load(kind, healthy.bed)
 
     assert seen.requests_failed == 0, seen.failures
-    assert seen.requests == 50 * 28
+    assert seen.requests == RATE * 28
     assert seen.rto == 0.0
     assert seen.regions[fault.region][Phase.BEFORE] > 0
     assert seen.streams[StreamOutcome.FAILED] == 0

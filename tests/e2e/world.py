@@ -28,6 +28,8 @@ from holdfast_testbed.addresses import plan_addresses
 from holdfast_testbed.testbed import Testbed
 
 DEADLINE = 180.0
+RATE, STREAMS = 25, 5
+"""Requests a second and streams in flight: half of the demo's, as a busy machine must carry three regions beside them."""
 
 
 def wait_for(what: str, check: Callable[[], Any], seconds: float = DEADLINE) -> Any:
@@ -70,7 +72,7 @@ class World:
         self, kind: str, regions: Regions, *, fault_at: float = 8, heal_at: float = 20, seconds: float = 28
     ) -> tuple[Measurement, Fault]:
         """Load through the edge with one fault in it; what the clients saw."""
-        spec = LoadSpec(url=self.edge.url, model=self.service.model, rate=50, seconds=seconds, streams=10)
+        spec = LoadSpec(url=self.edge.url, model=self.service.model, rate=RATE, seconds=seconds, streams=STREAMS)
         with LoadProcess(spec) as load:
             fault = run_experiment(load, Plan(kind, fault_at, heal_at), regions, lambda _: None, lambda _: None)
             return measure(load.result(), fault), fault
