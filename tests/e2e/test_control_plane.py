@@ -10,8 +10,6 @@ import psutil
 import pytest
 from tests.e2e.world import World, api_server_of, kill_processes_of, processes_of, wait_for
 
-from holdfast_testbed.commands import run
-
 pytestmark = pytest.mark.e2e
 
 
@@ -105,21 +103,3 @@ def test_a_leader_that_wakes_after_its_lease_changes_nothing(healthy: World) -> 
 def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         process.send_signal(number)
-
-
-def test_without_a_backbone_nobody_leads_and_every_region_serves(healthy: World) -> None:
-    _, epoch = healthy.leader()
-    links = healthy.links()
-
-    def isolate(state: str) -> None:
-        for link in links:
-            run(["bridge", "link", "set", "dev", link, "isolated", state])
-
-    try:
-        fault = Act(lambda: isolate("on"), lambda: isolate("off"))
-        seen, _ = healthy.under_load("cut the backbone", fault, heal_at=24, seconds=32)
-    finally:
-        isolate("off")
-
-    assert seen.requests_failed == 0, seen.failures
-    assert healthy.leader()[1] >= epoch

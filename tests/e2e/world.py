@@ -23,13 +23,11 @@ from holdfast_chaos.experiment import Plan, Regions, run_experiment
 from holdfast_chaos.load_process import LoadProcess
 from holdfast_chaos.measure import Fault, Measurement, measure
 from holdfast_chaos.service import RegionalService, Service, wait_until_serving
-from holdfast_testbed import state
-from holdfast_testbed.addresses import plan_addresses
 from holdfast_testbed.testbed import Testbed
 
 DEADLINE = 180.0
 RATE, STREAMS = 25, 5
-"""Requests a second and streams in flight: half of the demo's, as a busy machine must carry three regions beside them."""
+"""Requests a second and streams in flight: half of the demo's, as the machine carries three regions beside them."""
 
 
 def wait_for(what: str, check: Callable[[], Any], seconds: float = DEADLINE) -> Any:
@@ -111,12 +109,6 @@ class World:
         with self.api(region) as api:
             [pod] = client.CoreV1Api(api).list_namespaced_pod(names.NAMESPACE, label_selector=labels).items
             return pod
-
-    def links(self) -> list[str]:
-        """The regions' network links."""
-        bed = state.load_bed(self.bed.name)
-        assert bed is not None
-        return [region.link for region in plan_addresses(bed.slot, bed.regions).regions]
 
     def engine_pods(self, region: str) -> list[Any]:
         labels = f"serving.holdfast.dev/service={self.service.name}"
