@@ -71,6 +71,8 @@ class Fleet:
         """Services that the next pass must look at."""
         self._probed: dict[str, tuple[str, list[Target]]] = {}
         """Service → the version of its spec, and what is probed for it."""
+        self._current: set[str] = set()
+        """The regions that were known to be seen as they are when the last pass began."""
         self._keys: dict[str, str] = {}
         """Region → the credentials that its Lease's uid was read with."""
         self._again: dict[str, float] = {}
@@ -189,15 +191,22 @@ class Fleet:
         await self._report()
 
     def _touched(self) -> set[str]:
-        """The services that something happened to since the last pass."""
+        """The services that something happened to since the last pass.
+
+        All of them if a region came into sight or was lost from it: what is only done once it is known what every
+        region holds may be due, although no object changed.
+        """
         touched, self._waiting = self._waiting, set()
+        current = {name for name, site in self.sites.all.items() if site.current()}
+        all_of_them, self._current = current != self._current, current
         for site in self.sites.all.values():
             for mirror in (site.services, site.plans):
                 touched |= mirror.touched
                 mirror.touched = set()
-            if site.regions.touched:
-                site.regions.touched = set()
-                touched |= set(self.sites.own.services.objects) | self.replicator.buried()
+            all_of_them |= bool(site.regions.touched)
+            site.regions.touched = set()
+        if all_of_them:
+            touched |= set(self.sites.own.services.objects) | self.replicator.buried()
         return touched
 
     async def _serve(self, service: str) -> None:

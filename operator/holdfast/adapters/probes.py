@@ -101,7 +101,7 @@ class Observer:
                 self.regions[name] = after_probe(self.regions.get(name, Watching()), probe, now, Thresholds())
             await asyncio.gather(
                 *(self._service(session, gate, gateways[each.region], each, answers[each.region])
-                  for each in wanted if each.region in gateways)
+                  for each in self._this_round(wanted, answers))
             )  # fmt: skip
         keep = {(each.region, each.service) for each in wanted}
         self.services = {key: each for key, each in self.services.items() if key in keep}
