@@ -26,6 +26,8 @@ from holdfast_engine.metrics import CONTENT_TYPE, EngineMetrics
 from holdfast_engine.protocol import ChatRequest, CompletionRequest, parse
 from holdfast_engine.responses import GeneratedResponse, error_response
 
+PROBE_HEADER = "x-holdfast-probe"
+"""Marks an observer's request for a single token; gateways take it from what their clients send."""
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_DROPPED_BYTES = 8 * MAX_BODY_BYTES
 
@@ -43,7 +45,8 @@ class EngineApp:
         asked = parse(CompletionRequest, await _body(request))
         self._check_model(asked.model)
         ids, text = (None, asked.prompt) if isinstance(asked.prompt, str) else (asked.prompt, None)
-        generation = self.engine.submit(asked.sampling(secrets.randbits(63)), text=text, token_ids=ids)
+        probe = PROBE_HEADER in request.headers
+        generation = self.engine.submit(asked.sampling(secrets.randbits(63)), text=text, token_ids=ids, probe=probe)
         return GeneratedResponse(asked, generation, self.engine, request.headers.get("x-request-id"))
 
     async def chat(self, request: Request) -> Response:

@@ -31,8 +31,12 @@ IGNORED = "The request does not fit the engine's KV cache."
 class Generation:
     """One request's way through the engine: read `prompt_ids` once, then `next` until it gives a reason."""
 
-    def __init__(self, id: int, on_close: Callable[[Generation, str], None], now: float) -> None:
+    def __init__(
+        self, id: int, on_close: Callable[[Generation, str], None], now: float, *, probe: bool = False
+    ) -> None:
         self.id = id
+        self.probe = probe
+        """Whether an observer asked for it: then it is nobody's traffic, and no metric counts it."""
         self.submitted_at = now
         self.last_token_at: float | None = None
         self.started = False
@@ -88,11 +92,12 @@ class Engine:
         metrics.follow(self.running, self.waiting, lambda: self._cache_usage)
 
     def running(self) -> int:
-        """Requests that the pipeline works on, as the pipeline process has said."""
-        return sum(generation.started for generation in self._known.values())
+        """Users' requests that the pipeline works on, as the pipeline process has said."""
+        return sum(each.started and not each.probe for each in self._known.values())
 
     def waiting(self) -> int:
-        return len(self._known) - self.running()
+        """Users' requests that wait for a place."""
+        return sum(not each.started and not each.probe for each in self._known.values())
 
     async def start(self) -> None:
         """Start the pipeline process; returns before the model is loaded."""
@@ -119,18 +124,19 @@ class Engine:
         text: str | None = None,
         token_ids: list[int] | None = None,
         messages: list[dict[str, str]] | None = None,
+        probe: bool = False,
     ) -> Generation:
         """Hand a request to the pipeline; raises UnavailableError when the engine is not ready."""
         if (reason := self.health.not_ready()) is not None:
             raise UnavailableError(f"The engine takes no requests: {reason}.", code=reason.value)
-        generation = Generation(self._next_id, self._close, time.monotonic())
+        generation = Generation(self._next_id, self._close, time.monotonic(), probe=probe)
         self._next_id += 1
         if not self._known:
             self._watch.progress()
         self._known[generation.id] = generation
         self._open.add(generation)
         self._idle.clear()
-        self._send(wire.Add(generation.id, asdict(sampling), text, token_ids, messages))
+        self._send(wire.Add(generation.id, asdict(sampling), text, token_ids, messages, probe))
         if self._watchdog is None or self._watchdog.done():
             self._watchdog = asyncio.create_task(self._watch_progress())
         return generation
@@ -151,7 +157,8 @@ class Engine:
             self._writer.write(wire.encode(message))
 
     def _close(self, generation: Generation, reason: str) -> None:
-        self._metrics.request_finished(reason, time.monotonic() - generation.submitted_at)
+        if not generation.probe:
+            self._metrics.request_finished(reason, time.monotonic() - generation.submitted_at)
         self._open.discard(generation)
         if generation.id in self._known:
             self._send(wire.Cancel(generation.id))
@@ -183,7 +190,8 @@ class Engine:
                     self.health.loaded = True
                     logger.info("ready: warm-up generation succeeded")
                 case wire.Accepted(id, prompt_ids):
-                    self._metrics.prompt_accepted(len(prompt_ids))
+                    if (generation := self._known.get(id)) is not None and not generation.probe:
+                        self._metrics.prompt_accepted(len(prompt_ids))
                     self._tell(id, prompt_ids)
                 case wire.Rejected(id, status, code, text):
                     self._tell(id, refusal(status, code, text))
@@ -223,7 +231,7 @@ class Engine:
             generation = self._known.get(id)
             if generation is None:
                 continue
-            if tokens:
+            if tokens and not generation.probe:
                 self._measure(generation, len(tokens), now)
             if reason is not None:
                 del self._known[id]

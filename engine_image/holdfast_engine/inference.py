@@ -22,7 +22,7 @@ import numpy as np
 import openvino
 import openvino_genai
 
-from holdfast_engine.wire import Loaded, Sampling, WorkerConfig
+from holdfast_engine.wire import PROBE_PLACES, Loaded, Sampling, WorkerConfig
 
 SILENT_TYPES = (gguf.TokenType.CONTROL, gguf.TokenType.UNUSED)
 """Tokens that have no text in an answer."""
@@ -54,7 +54,7 @@ class Inference:
         self._info = _read_gguf(config)
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.cache_size = config.cache_size_gib
-        scheduler.max_num_seqs = config.max_num_seqs
+        scheduler.max_num_seqs = config.max_num_seqs + PROBE_PLACES
         scheduler.enable_prefix_caching = config.prefix_caching
         properties = {"INFERENCE_NUM_THREADS": config.threads, "INFERENCE_PRECISION_HINT": "f32"}
         with writable(config.model) as model:

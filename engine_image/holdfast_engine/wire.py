@@ -16,6 +16,8 @@ import struct
 from dataclasses import dataclass, field
 
 _LENGTH = struct.Struct(">I")
+PROBE_PLACES = 1
+"""Requests beyond `max_num_seqs` that run if observers ask: their answer must not wait for users' requests."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Add:
     text: str | None = None
     token_ids: list[int] | None = None
     messages: list[dict[str, str]] | None = None
+    probe: bool = False
+    """Whether an observer asks: it goes before everybody, in a place of its own."""
 
 
 @dataclass(frozen=True)

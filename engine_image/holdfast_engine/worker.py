@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from holdfast_engine.wire import (
+    PROBE_PLACES,
     Accepted,
     Add,
     Cancel,
@@ -73,6 +74,7 @@ class Waiting:
     prompt_ids: list[int]
     max_tokens: int
     sampling: Sampling
+    probe: bool = False
 
 
 class RefusedError(Exception):
@@ -150,7 +152,11 @@ class GenerationLoop:
                 "generate).",
             )
         self._mailbox.send(Accepted(command.id, prompt_ids))
-        self._waiting.append(Waiting(command.id, prompt_ids, wanted, sampling))
+        request = Waiting(command.id, prompt_ids, wanted, sampling, command.probe)
+        if command.probe:
+            self._waiting.appendleft(request)
+        else:
+            self._waiting.append(request)
 
     def _encode(self, command: Add) -> list[int]:
         if command.token_ids is not None:
@@ -176,9 +182,12 @@ class GenerationLoop:
             self._waiting = remaining
         self._mailbox.send(Progress(outputs=[(request, [], "cancelled")]))
 
+    def _places(self, request: Waiting) -> int:
+        return self._max_num_seqs + (PROBE_PLACES if request.probe else 0)
+
     def _step(self) -> None:
         started = []
-        while self._waiting and len(self._running) < self._max_num_seqs:
+        while self._waiting and len(self._running) < self._places(self._waiting[0]):
             request = self._waiting.popleft()
             self._model.add(request.id, request.prompt_ids, request.max_tokens, request.sampling)
             self._running.add(request.id)

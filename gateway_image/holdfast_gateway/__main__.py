@@ -31,7 +31,6 @@ DIRECTORY = click.option(
     "--dir", "directory", required=True, type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
     help="Where Envoy's files are.",
 )  # fmt: skip
-STATUS_PORT = click.option("--status-port", default=0, help="The agent's /healthz and /metrics; 0 for none.")
 KUBECONFIGS = click.option(
     "--kubeconfig", "kubeconfigs", multiple=True,
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
@@ -48,6 +47,7 @@ def gateway_options(command: Command) -> Command:
         click.option("--peer-port", default=DEFAULT.peer_port, show_default=True),
         click.option("--metrics-port", default=DEFAULT.metrics_port, show_default=True),
         click.option("--admin-port", default=DEFAULT.admin_port, show_default=True, help="On 127.0.0.1."),
+        click.option("--status-port", default=DEFAULT.status_port, help="The agent's own port; 0 for none."),
         click.option("--keepalive-interval", default=DEFAULT.keepalive_interval, show_default=True),
         click.option("--keepalive-timeout", default=DEFAULT.keepalive_timeout, show_default=True),
         click.option("--connect-timeout", default=DEFAULT.connect_timeout, show_default=True),
@@ -105,22 +105,20 @@ def run_envoy(directory: Path, **flags: Any) -> None:
 @main.command("agent")
 @DIRECTORY
 @KUBECONFIGS
-@STATUS_PORT
 @gateway_options
-def run_agent(directory: Path, kubeconfigs: tuple[str, ...], status_port: int, **flags: Any) -> None:
+def run_agent(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
     """Keep Envoy's files in line with the API servers."""
     options = read_options(flags)
     names = source_names(options, kubeconfigs)
-    asyncio.run(until_signal(lambda stop: work(directory, options, names, status_port, stop)))
+    asyncio.run(until_signal(lambda stop: work(directory, options, names, stop)))
 
 
 @main.command()
 @DIRECTORY
 @KUBECONFIGS
-@STATUS_PORT
 @gateway_options
 @envoy_options
-def run(directory: Path, kubeconfigs: tuple[str, ...], status_port: int, **flags: Any) -> None:
+def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
     """Init, agent and Envoy together, for a gateway that runs outside Kubernetes."""
     names = ("concurrency", "log_level", "settle", "drain")
     process_flags = {name: flags.pop(name) for name in names}
@@ -131,7 +129,7 @@ def run(directory: Path, kubeconfigs: tuple[str, ...], status_port: int, **flags
 
     async def both(stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(work(directory, options, sources, status_port, stop))
+            tasks.create_task(work(directory, options, sources, stop))
             tasks.create_task(envoy_process.supervise(process, stop))
 
     asyncio.run(until_signal(both))
@@ -159,9 +157,7 @@ def render(routes: tuple[Path, ...], engines: tuple[str, ...], directory: str, *
         raise click.ClickException("; ".join(conflict.message for conflict in conflicts))
 
 
-async def work(
-    directory: Path, options: Options, names: tuple[str, ...], status_port: int, stop: asyncio.Event
-) -> None:
+async def work(directory: Path, options: Options, names: tuple[str, ...], stop: asyncio.Event) -> None:
     """Runs the agent until `stop`."""
     changed = asyncio.Event()
     async with AsyncExitStack() as resources:
@@ -170,8 +166,8 @@ async def work(
             source(name, client.CoreV1Api(api), options.role, changed) for name, api in zip(names, clients, strict=True)
         ]
         agent = Agent(directory, options, sources, changed)
-        if status_port:
-            runner = await status.serve(agent, options.listen, status_port)
+        if options.status_port:
+            runner = await status.serve(agent, options.listen, options.status_port)
             resources.push_async_callback(runner.cleanup)
         working = asyncio.create_task(agent.run())
         stopping = asyncio.create_task(stop.wait())

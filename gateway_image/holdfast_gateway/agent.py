@@ -17,10 +17,11 @@ from holdfast_gateway import files
 from holdfast_gateway.memory import Memory, recall, remember
 from holdfast_gateway.names import Names
 from holdfast_gateway.observe import read_routes, see_engines
-from holdfast_gateway.options import Options
+from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render.files import files as render_files
 from holdfast_gateway.sources import Source
 from holdfast_gateway.state import Snapshot, SourceRoutes, agreed_routes, one_service_per_model
+from holdfast_gateway.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ class Agent:
         """What is wrong with the routes now, a sentence each."""
         self.writes = 0
         self.written_at: float | None = None
+        self.snapshot: Snapshot | None = None
+        """What the files were last computed from."""
+        self.traffic = Traffic(options, lambda: self.snapshot)
         self._directory = directory
         self._options = options
         self._changed = changed
@@ -55,6 +59,8 @@ class Agent:
                 for mirror in source.mirrors:
                     tasks.create_task(mirror.run())
             tasks.create_task(self._names.run())
+            if self._options.status_port and self._options.role is Role.REGIONAL:
+                tasks.create_task(self.traffic.run())
             tasks.create_task(self._write_changes())
 
     async def _write_changes(self) -> None:
@@ -64,6 +70,7 @@ class Agent:
             self._changed.clear()
             snapshot = await self.observe()
             if snapshot is not None:
+                self.snapshot = snapshot
                 await self._write(snapshot)
 
     async def observe(self) -> Snapshot | None:

@@ -29,6 +29,8 @@ class Options:
     metrics_port: int = 9902
     admin_port: int = 9901
     """Envoy's admin interface; always on 127.0.0.1."""
+    status_port: int = 0
+    """The agent's `/healthz` and `/metrics`, and what peers are told of the traffic; 0 for none."""
     keepalive_interval: float = 0.25
     """Pause between two HTTP/2 pings on a connection to an engine or a peer."""
     keepalive_timeout: float = 0.75

@@ -1,4 +1,4 @@
-"""The agent's own HTTP port: `/healthz` for the kubelet, `/metrics` for Prometheus."""
+"""The agent's own HTTP port: `/healthz` for the kubelet, `/metrics` for Prometheus, the traffic for observers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 
 from aiohttp import web
 
+from holdfast.api.traffic import TRAFFIC_PATH
 from holdfast_gateway.agent import Agent
 
 
@@ -54,9 +55,13 @@ async def serve(agent: Agent, host: str, port: int) -> web.AppRunner:
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(text=metrics(agent, time.monotonic()), content_type="text/plain")
 
+    async def traffic(_: web.Request) -> web.Response:
+        return web.json_response({key: each.wire() for key, each in agent.traffic.report().items()})
+
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/metrics", scrape)
+    app.router.add_get(TRAFFIC_PATH, traffic)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()

@@ -29,7 +29,7 @@ from holdfast.adapters.replicate import Replicator
 from holdfast.adapters.sites import Sites
 from holdfast.api.region import RegionRole, RegionSpec
 from holdfast.config import Config
-from holdfast.domain.health import Thresholds
+from holdfast.domain.health import Limits, Thresholds
 from holdfast.domain.leadership import Terms
 from holdfast.domain.observation import Capabilities, Control, Manifest
 from holdfast.domain.replicas import replicas_of
@@ -287,6 +287,7 @@ def targets_of(name: str, manifest: Manifest) -> Iterable[Target]:
         return
     rules = spec.failover
     thresholds = Thresholds(rules.unhealthy_after.total_seconds(), rules.healthy_after.total_seconds())
+    limits = Limits(rules.progress_timeout.total_seconds(), rules.max_error_rate)
     for region in spec.regions:
         if replicas_of(spec, region)[0]:
-            yield Target(name, spec.model.name, region.name, thresholds, rules.progress_timeout.total_seconds())
+            yield Target(name, spec.model.name, region.name, thresholds, limits)

@@ -3,7 +3,7 @@
 {{- $root := .root -}}
 {{- $gateway := $root.Values.gateway -}}
 {{- $host := eq .exposure.type "HostPort" -}}
-{{- $options := list (printf "--role=%s" .role) "--dir=/var/lib/holdfast-gateway" (printf "--client-port=%v" .ports.client) (printf "--peer-port=%v" .ports.peer) (printf "--metrics-port=%v" .ports.metrics) -}}
+{{- $options := list (printf "--role=%s" .role) "--dir=/var/lib/holdfast-gateway" (printf "--client-port=%v" .ports.client) (printf "--peer-port=%v" .ports.peer) (printf "--metrics-port=%v" .ports.metrics) "--status-port=9903" -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -78,7 +78,7 @@ spec:
           resources: {{- toYaml $gateway.resources | nindent 12 }}
         - name: agent
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
-          args: {{- concat (list "agent" "--status-port=9903") $options $gateway.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat (list "agent") $options $gateway.extraArgs | toYaml | nindent 12 }}
           ports:
             - {name: agent, containerPort: 9903}
           livenessProbe:

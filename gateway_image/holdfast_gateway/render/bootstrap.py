@@ -9,6 +9,7 @@ from holdfast_gateway.render.values import Document, file_source, socket_address
 
 def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Document:
     """Admin interface, metrics port and where to find the rest."""
+    agent = [clusters.agent(options)] if options.status_port else []
     return {
         "node": {"id": f"holdfast-{options.role}", "cluster": f"holdfast-{options.role}"},
         "admin": {"address": socket_address("127.0.0.1", options.admin_port)},
@@ -24,6 +25,6 @@ def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Docu
         },
         "static_resources": {
             "listeners": [listeners.metrics(options)],
-            "clusters": [clusters.admin(options), clusters.ready()],
+            "clusters": [clusters.admin(options), clusters.ready(), *agent],
         },
     }

@@ -11,6 +11,7 @@ from holdfast.api.route import EngineProtocol, Route
 from holdfast_gateway.options import Options
 from holdfast_gateway.render.values import (
     ADMIN_CLUSTER,
+    AGENT_CLUSTER,
     READY_CLUSTER,
     READY_LISTENER,
     Document,
@@ -143,6 +144,11 @@ def ready() -> Document:
 def admin(options: Options) -> Document:
     """Envoy's own admin interface, for the metrics port."""
     return internal(ADMIN_CLUSTER, socket_address("127.0.0.1", options.admin_port))
+
+
+def agent(options: Options) -> Document:
+    """The agent's own port, for what it tells the observers."""
+    return internal(AGENT_CLUSTER, socket_address(options.own_address, options.status_port))
 
 
 def internal(name: str, address: Document) -> Document:

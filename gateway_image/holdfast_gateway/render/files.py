@@ -53,7 +53,7 @@ def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
     built[CLIENT_TABLE] = discovery([routes.client_table(known)])
     ports = [listeners.client(options, f"{directory}/{CLIENT_TABLE}")]
     if options.role is Role.REGIONAL:
-        built[PEER_TABLE] = discovery([routes.peer_table(known, snapshot)])
+        built[PEER_TABLE] = discovery([routes.peer_table(known, snapshot, options)])
         peer = listeners.peer(options, f"{directory}/{PEER_TABLE}")
         if options.peer_tls:
             peer["filter_chains"][0]["transport_socket"] = tls.peer_port(directory)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from holdfast.api.names import PROBE_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
 from holdfast_gateway.render.errors import local_replies
@@ -180,7 +181,7 @@ def read_body() -> Document:
 
 
 def access_log(name: str) -> Document:
-    """One JSON line a request, without anything of its body."""
+    """One JSON line for each request of a user, without anything of its body."""
     fields = {
         "time": "%START_TIME%",
         "port": name,
@@ -197,6 +198,7 @@ def access_log(name: str) -> Document:
     }
     return {
         "name": "envoy.access_loggers.stdout",
+        "filter": {"header_filter": {"header": {"name": PROBE_HEADER, "present_match": True, "invert_match": True}}},
         "typed_config": typed(
             "extensions.access_loggers.stream.v3.StdoutAccessLog", log_format={"json_format": fields}
         ),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from holdfast.api.names import SERVICE_HEADER
+from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER
 from holdfast.api.route import Route
+from holdfast.api.traffic import TRAFFIC_PATH
+from holdfast_gateway.options import Options
 from holdfast_gateway.render.errors import error_body
 from holdfast_gateway.render.values import (
+    AGENT_CLUSTER,
     MODEL_METADATA,
     READY_CLUSTER,
     REGION_HEADER,
@@ -43,14 +46,28 @@ def client_table(routes: Sequence[Route]) -> Document:
     )
 
 
-def peer_table(routes: Sequence[Route], snapshot: Snapshot) -> Document:
+def peer_table(routes: Sequence[Route], snapshot: Snapshot, options: Options) -> Document:
     """The peer port's routes: local engines only, so that a request crosses regions once at most."""
-    ready = {"match": {"prefix": "/ready/"}, "route": {"cluster": READY_CLUSTER}}
+    own = [{"match": {"prefix": "/ready/"}, "route": {"cluster": READY_CLUSTER}}]
+    if options.status_port:
+        own.append({"match": {"path": TRAFFIC_PATH}, "route": {"cluster": AGENT_CLUSTER}})
     missing = error_body("This region does not run the service.", "server_error", "service_unavailable")
     # 503, not 404: the sender has a newer or older view, and shall try the next region.
     unknown = direct({"prefix": "/"}, 503, missing)
     engines = [engine_route(route, snapshot) for route in routes if route.local]
-    return table(PEER_ROUTES, [ready, *engines, unknown])
+    counted = [users_requests(route) for route in routes if route.local]
+    return table(PEER_ROUTES, [*own, *engines, unknown], counted)
+
+
+def users_requests(route: Route) -> Document:
+    """Envoy counts these apart: requests for one service without those of observers."""
+    return {
+        "name": route.key,
+        "headers": [
+            {"name": SERVICE_HEADER, "string_match": {"exact": route.key}},
+            {"name": PROBE_HEADER, "present_match": True, "invert_match": True},
+        ],
+    }
 
 
 def service_route(route: Route) -> Document:
@@ -70,6 +87,7 @@ def service_route(route: Route) -> Document:
         },
         "route": action,
         "request_headers_to_add": [header(SERVICE_HEADER, route.key)],
+        "request_headers_to_remove": [PROBE_HEADER],
     }
 
 
@@ -166,13 +184,17 @@ def direct(match: Document, status: int, body: str) -> Document:
     }
 
 
-def table(name: str, routes: list[Document]) -> Document:
-    """A route table for all host names. While its cluster is still warming up, a route answers 503."""
+def table(name: str, routes: list[Document], counted: Sequence[Document] = ()) -> Document:
+    """A route table for all host names, and which requests are counted apart.
+
+    While its cluster is still warming up, a route answers 503.
+    """
     bodies = [route["direct_response"]["body"]["inline_string"] for route in routes if "direct_response" in route]
+    host: Document = {"name": name, "domains": ["*"], "routes": routes}
     return typed(
         TABLE,
         name=name,
-        virtual_hosts=[{"name": name, "domains": ["*"], "routes": routes}],
+        virtual_hosts=[host | ({"virtual_clusters": list(counted)} if counted else {})],
         validate_clusters=False,
         max_direct_response_body_size_bytes=max(4096, *(len(body.encode()) for body in bodies)),
     )

@@ -15,6 +15,7 @@ MODEL_METADATA = "holdfast"
 
 READY_CLUSTER = "ready"
 ADMIN_CLUSTER = "admin"
+AGENT_CLUSTER = "agent"
 READY_LISTENER = "ready"
 
 

@@ -1,13 +1,15 @@
 """Observes every region's gateway from where this operator stands.
 
 Each second every service is asked for in every region: is one of its engines healthy (`/ready/…` on the peer port,
-which answers from that region alone)? Every few seconds it must also generate one token. What comes of it is
-`domain.health`'s business; this only asks.
+which answers from that region alone)? How did users' requests end, and do tokens come for those that are there
+(`/traffic`, for all services at once)? Every few seconds it must also generate one token for the observer itself. What
+comes of it is `domain.health`'s business; this only asks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +21,19 @@ from holdfast.adapters import metrics
 from holdfast.api import names
 from holdfast.api.conditions import Reason
 from holdfast.api.region import RegionSpec, RegionStatus, Verdict
-from holdfast.domain.health import Probe, Thresholds, Watching, after_probe, blind, closed_eyes, restored
+from holdfast.api.traffic import TRAFFIC_PATH, ServiceTraffic
+from holdfast.domain.health import (
+    Limits,
+    Probe,
+    Thresholds,
+    Watching,
+    after_probe,
+    blind,
+    closed_eyes,
+    complaint,
+    generates,
+    restored,
+)
 
 PERIOD_SECONDS = 1.0
 COMPLETION_SECONDS = 5.0
@@ -44,8 +58,16 @@ class Target:
     model: str
     region: str
     thresholds: Thresholds
-    progress_timeout: float
-    """Seconds within which one token must come."""
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a region's gateway says of itself and of all its services."""
+
+    probe: Probe
+    traffic: Mapping[str, ServiceTraffic] = field(default_factory=dict)
+    """Service → its users' requests of late; nothing where there are none, or the gateway does not say."""
 
 
 @dataclass
@@ -90,15 +112,15 @@ class Observer:
         before = self._verdicts()
         wanted = list(targets)
         gate = asyncio.Semaphore(AT_ONCE)
-        found = await asyncio.gather(*(self._gateway(session, gate, name, spec) for name, spec in gateways.items()))
+        found = await asyncio.gather(*(_gateway(session, gate, name, spec) for name, spec in gateways.items()))
         answers = dict(zip(gateways, found, strict=True))
         now = time.monotonic()
-        if blind(answers.values()):
+        if blind(each.probe for each in found):
             self.regions = {name: closed_eyes(self.regions.get(name, Watching())) for name in gateways}
             self.services = {key: closed_eyes(each) for key, each in self.services.items()}
         else:
-            for name, probe in answers.items():
-                self.regions[name] = after_probe(self.regions.get(name, Watching()), probe, now, Thresholds())
+            for name, answer in answers.items():
+                self.regions[name] = after_probe(self.regions.get(name, Watching()), answer.probe, now, Thresholds())
             await asyncio.gather(
                 *(self._service(session, gate, gateways[each.region], each, answers[each.region])
                   for each in self._this_round(wanted, answers))
@@ -113,12 +135,12 @@ class Observer:
         regions = {(name, ""): each for name, each in self.regions.items()}
         return [(key, each.verdict) for key, each in sorted({**regions, **self.services}.items())]
 
-    def _this_round(self, wanted: Sequence[Target], gateways: Mapping[str, Probe]) -> list[Target]:
+    def _this_round(self, wanted: Sequence[Target], gateways: Mapping[str, _Answer]) -> list[Target]:
         """What to look at now: all services of a silent gateway, those in doubt, and a part of the rest."""
         known = [each for each in wanted if each.region in gateways]
-        silent = [each for each in known if not gateways[each.region].ok]
-        asked = [each for each in known if gateways[each.region].ok]
-        doubtful = [each for each in asked if self._doubtful(each)][:EACH_ROUND]
+        silent = [each for each in known if not gateways[each.region].probe.ok]
+        asked = [each for each in known if gateways[each.region].probe.ok]
+        doubtful = [each for each in asked if self._doubtful(each, gateways[each.region])][:EACH_ROUND]
         rest = [each for each in asked if each not in doubtful] if len(asked) > EACH_ROUND else []
         if not rest:
             return known
@@ -126,18 +148,11 @@ class Observer:
         self._turn = start + EACH_ROUND
         return [*silent, *doubtful, *(rest[start:] + rest[:start])[:EACH_ROUND]]
 
-    def _doubtful(self, target: Target) -> bool:
+    def _doubtful(self, target: Target, answer: _Answer) -> bool:
         held = self.services.get((target.region, target.service))
-        return held is not None and held.agreeing_since is not None
-
-    async def _gateway(
-        self, session: aiohttp.ClientSession, gate: asyncio.Semaphore, region: str, spec: RegionSpec
-    ) -> Probe:
-        status, error = await _get(session, gate, f"{_base(spec)}/ready")
-        if status == 200:
-            return Probe(True, Reason.ANSWERING, f"The gateway of {region} answers.")
-        what = error or f"HTTP {status}"
-        return Probe(False, Reason.GATEWAY_UNREACHABLE, f"The gateway of {region} does not answer: {what}.")
+        seen = answer.traffic.get(target.service)
+        changing = held is not None and held.agreeing_since is not None
+        return changing or (seen is not None and complaint("", seen, target.limits) is not None)
 
     async def _service(
         self,
@@ -145,10 +160,12 @@ class Observer:
         gate: asyncio.Semaphore,
         spec: RegionSpec,
         target: Target,
-        gateway: Probe,
+        answer: _Answer,
     ) -> None:
         key = (target.region, target.service)
-        probe, began = (gateway, None) if not gateway.ok else await self._engines(session, gate, spec, target)
+        seen = answer.traffic.get(target.service)
+        asked = answer.probe.ok
+        probe, began = await self._engines(session, gate, spec, target, seen) if asked else (answer.probe, None)
         if probe is None:
             return  # the first completion is on its way
         metrics.PROBES.labels(target.region, "ok" if probe.ok else str(probe.reason)).inc()
@@ -156,14 +173,21 @@ class Observer:
         self.services[key] = after_probe(before, probe, time.monotonic(), target.thresholds, began)
 
     async def _engines(
-        self, session: aiohttp.ClientSession, gate: asyncio.Semaphore, spec: RegionSpec, target: Target
+        self,
+        session: aiohttp.ClientSession,
+        gate: asyncio.Semaphore,
+        spec: RegionSpec,
+        target: Target,
+        seen: ServiceTraffic | None,
     ) -> tuple[Probe | None, float | None]:
         """The probe's outcome, and when it began; a slow completion does not hold up the round."""
-        status, error = await _get(session, gate, f"{_base(spec)}/ready/{target.service}")
+        status, _, error = await _get(session, gate, f"{_base(spec)}/ready/{target.service}")
         if status != 200:
             what = error or f"HTTP {status}"
             message = f"No engine of {target.service} in {target.region} answers: {what}."
             return Probe(False, Reason.NO_ENGINE_ANSWERS, message), None
+        if seen and (said := complaint(f"{target.service} in {target.region}", seen, target.limits)):
+            return said, time.monotonic() - (seen.silent_seconds or 0.0)
         known = self._progress.setdefault((target.region, target.service), _Progress())
         now = time.monotonic()
         if known.task is None and (known.last is None or not known.last.ok or now >= known.due):
@@ -173,15 +197,37 @@ class Observer:
             await asyncio.wait({known.task}, timeout=PROMPT_SECONDS)
             if known.task.done():
                 known.last, known.task = known.task.result(), None
+                if not known.last.ok and generates(seen):
+                    message = f"{target.service} in {target.region} is busy and generates."
+                    known.last = Probe(True, Reason.ANSWERING, message)
                 return known.last, known.began
         return known.last, None
+
+
+async def _gateway(session: aiohttp.ClientSession, gate: asyncio.Semaphore, region: str, spec: RegionSpec) -> _Answer:
+    (status, _, error), (told, text, _) = await asyncio.gather(
+        _get(session, gate, f"{_base(spec)}/ready"), _get(session, gate, f"{_base(spec)}{TRAFFIC_PATH}")
+    )
+    if status == 200:
+        probe = Probe(True, Reason.ANSWERING, f"The gateway of {region} answers.")
+        return _Answer(probe, read_traffic(text) if told == 200 else {})
+    what = error or f"HTTP {status}"
+    return _Answer(Probe(False, Reason.GATEWAY_UNREACHABLE, f"The gateway of {region} does not answer: {what}."))
+
+
+def read_traffic(text: str) -> dict[str, ServiceTraffic]:
+    """What a gateway tells; what cannot be read counts as not said."""
+    try:
+        return {key: ServiceTraffic.parse(each) for key, each in json.loads(text).items()}
+    except (ValueError, AttributeError):
+        return {}
 
 
 async def _complete(session: aiohttp.ClientSession, gate: asyncio.Semaphore, spec: RegionSpec, target: Target) -> Probe:
     """Ask for one token. An engine that refuses as it is full is alive."""
     where = f"{target.service} in {target.region}"
     body = {"model": target.model, "prompt": "ping", "max_tokens": 1, "temperature": 0}
-    timeout = aiohttp.ClientTimeout(total=target.progress_timeout)
+    timeout = aiohttp.ClientTimeout(total=target.limits.progress_timeout)
     headers = {**HEADERS, names.SERVICE_HEADER: target.service}
     try:
         async with (
@@ -193,21 +239,20 @@ async def _complete(session: aiohttp.ClientSession, gate: asyncio.Semaphore, spe
                 return Probe(True, Reason.ANSWERING, f"{where} generates.")
             what = f"HTTP {answer.status}"
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        what = str(error) or f"nothing within {target.progress_timeout:g} s"
+        what = str(error) or f"nothing within {target.limits.progress_timeout:g} s"
     return Probe(False, Reason.NO_PROGRESS, f"{where} generates no token: {what}.")
 
 
-async def _get(session: aiohttp.ClientSession, gate: asyncio.Semaphore, url: str) -> tuple[int, str]:
-    """(status, "") or (0, why there is none)."""
+async def _get(session: aiohttp.ClientSession, gate: asyncio.Semaphore, url: str) -> tuple[int, str, str]:
+    """(status, body, "") or (0, "", why there is no answer)."""
     try:
         async with (
             gate,
             session.get(url, timeout=aiohttp.ClientTimeout(total=READY_SECONDS), headers=HEADERS) as answer,
         ):
-            await answer.read()
-            return answer.status, ""
+            return answer.status, (await answer.read()).decode(errors="replace"), ""
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        return 0, str(error) or f"nothing within {READY_SECONDS:g} s"
+        return 0, "", str(error) or f"nothing within {READY_SECONDS:g} s"
 
 
 def _base(spec: RegionSpec) -> str:

@@ -80,6 +80,7 @@ class Reason(StrEnum):
     GATEWAY_UNREACHABLE = "GatewayUnreachable"
     NO_ENGINE_ANSWERS = "NoEngineAnswers"
     NO_PROGRESS = "NoProgress"
+    REQUESTS_FAIL = "RequestsFail"
 
     STEADY = "Steady"
     REGION_UNHEALTHY = "RegionUnhealthy"

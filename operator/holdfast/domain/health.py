@@ -12,6 +12,12 @@ from dataclasses import dataclass, replace
 
 from holdfast.api.conditions import Reason
 from holdfast.api.region import Verdict
+from holdfast.api.traffic import ServiceTraffic
+
+ENOUGH_REQUESTS = 10
+"""Fewer requests in the window prove nothing by their failures."""
+FLOWING_SECONDS = 1.5
+"""Tokens that came as lately as this show an engine at work."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,33 @@ class Thresholds:
 
     down: float = 2.0
     up: float = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a service's traffic may look like."""
+
+    progress_timeout: float = 4.0
+    """Seconds for which requests may be at the engines without a token."""
+    error_rate: float = 0.5
+    """Part of the requests that may fail."""
+
+
+def complaint(where: str, seen: ServiceTraffic, limits: Limits) -> Probe | None:
+    """What users' requests say against a service in one region; None if they say nothing against it."""
+    silent = seen.silent_seconds
+    if silent is not None and silent >= limits.progress_timeout:
+        message = f"{where} has requests and has generated no token for {silent:.1f} s."
+        return Probe(False, Reason.NO_PROGRESS, message)
+    if seen.requests >= ENOUGH_REQUESTS and seen.errors >= limits.error_rate * seen.requests:
+        message = f"{where} failed {seen.errors} of {seen.requests} requests in the last {seen.window_seconds:.0f} s."
+        return Probe(False, Reason.REQUESTS_FAIL, message)
+    return None
+
+
+def generates(seen: ServiceTraffic | None) -> bool:
+    """Whether tokens come just now: then a synthetic request that waits is behind others, not at a dead engine."""
+    return seen is not None and seen.silent_seconds is not None and seen.silent_seconds < FLOWING_SECONDS
 
 
 @dataclass(frozen=True)

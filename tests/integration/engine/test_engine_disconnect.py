@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from holdfast_engine.app import PROBE_HEADER
+
 pytestmark = pytest.mark.integration
 Engine = Any  # tests/integration/engine/conftest.py: EngineProcess
 Post = Callable[..., Any]
@@ -62,5 +64,11 @@ def test_probes_answer_while_the_queue_is_full(paced_engine: Engine, post_raw: P
     paced_engine.wait_load(running=2, waiting=198)
     assert paced_engine.status("/health") == 200
     assert paced_engine.status("/livez") == 200
+    finished = paced_engine.metric("vllm:request_success_total", finished_reason="length")
+    probe = {"model": "tiny", "prompt": "ping", "max_tokens": 1}
+    answer = paced_engine.client.post("/v1/completions", json=probe, headers={PROBE_HEADER: "1"})
+    assert answer.json()["usage"]["completion_tokens"] == 1
+    paced_engine.wait_load(running=2, waiting=198)
+    assert paced_engine.metric("vllm:request_success_total", finished_reason="length") == finished
     for request in requests:
         request.leave()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.integration.fleet.world import Mood, World, wait_for
 
 from holdfast.api import names
@@ -52,6 +54,42 @@ def test_engines_that_hang_are_drained_and_their_capacity_asked_of_the_others(wo
     wait_for("the return", lambda: world.traffic("us-east", name)["ap-south"] == WHOLE)
     wait_for("the old capacity", lambda: {plan["replicas"] for plan in world.plans(name).values()} == {1})
     wait_for("silence", world.quiet)
+
+
+def test_a_region_whose_users_requests_fail_or_wait_in_vain_is_drained_though_probes_pass(world: World) -> None:
+    name = serve(world, "users")
+    gateway = world.gateways["ap-south"]
+    gateway.traffic = {f"default/{name}": {"windowSeconds": 10, "requests": 40, "errors": 30}}
+    wait_for("the drain", lambda: state(world, name, "ap-south") == "Drained")
+    assert "failed 30 of 40 requests" in said_of(world, name, "ap-south")
+
+    gateway.traffic = {}
+    wait_for("the return", lambda: world.traffic("us-east", name)["ap-south"] == WHOLE)
+
+    gateway.traffic = {f"default/{name}": {"windowSeconds": 10, "silentSeconds": 60}}
+    wait_for("the drain", lambda: state(world, name, "ap-south") == "Drained")
+    assert "generated no token for 60.0 s" in said_of(world, name, "ap-south")
+
+    gateway.traffic = {}
+    wait_for("the return", lambda: world.traffic("us-east", name)["ap-south"] == WHOLE)
+
+
+def test_an_engine_that_is_too_busy_for_a_probe_but_generates_keeps_its_traffic(world: World) -> None:
+    name = serve(world, "busy")
+    gateway = world.gateways["ap-south"]
+    gateway.traffic = {f"default/{name}": {"windowSeconds": 10, "requests": 40, "silentSeconds": 0.1}}
+    gateway.mood = Mood.HUNG
+
+    time.sleep(12)  # two probes have waited in vain by then; a hung engine is drained in this time
+
+    assert state(world, name, "ap-south") == "Serving"
+    gateway.mood, gateway.traffic = Mood.WELL, {}
+
+
+def said_of(world: World, name: str, region: str) -> str:
+    plan = world.plan("us-east", name)
+    assert plan is not None
+    return str(next(each["message"] for each in plan["traffic"] if each["region"] == region))
 
 
 def test_no_more_than_the_allowed_fraction_is_drained(world: World) -> None:

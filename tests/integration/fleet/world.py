@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from holdfast.api import names
+from holdfast.api.traffic import TRAFFIC_PATH
 from holdfast.cli.server import Server, path
 from holdfast.errors import ClusterError, HoldfastError
 from holdfast_testbed.testbed import Region, Testbed
@@ -64,6 +66,8 @@ class GatewayStandIn:
 
     def __init__(self) -> None:
         self.mood = Mood.WELL
+        self.traffic: dict[str, dict[str, float]] = {}
+        """What it tells of users' requests, by service."""
         self.port = free_port()
         outer = self
 
@@ -71,6 +75,9 @@ class GatewayStandIn:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                if self.path == TRAFFIC_PATH:
+                    self._answer(200, json.dumps(outer.traffic).encode())
+                    return
                 self._answer(503 if outer.mood is Mood.FAILING and self.path != "/ready" else 200)
 
             def do_POST(self) -> None:
@@ -79,13 +86,14 @@ class GatewayStandIn:
                     time.sleep(8)
                 self._answer(503 if outer.mood is Mood.FAILING else 200)
 
-            def _answer(self, status: int) -> None:
+            def _answer(self, status: int, body: bytes = b"") -> None:
                 if outer.mood is Mood.GONE:
                     self.close_connection = True
                     return
                 self.send_response(status)
-                self.send_header("content-length", "0")
+                self.send_header("content-length", str(len(body)))
                 self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
                 return

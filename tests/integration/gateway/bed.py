@@ -147,7 +147,7 @@ class Bed:
         """Starts everything and waits until every gateway is ready and every region has a healthy engine."""
         for region in self.regions:
             for number, address in enumerate(self.engine_addresses(region)):
-                http = "2" if self.protocol is EngineProtocol.H2C else "1"
+                http = "auto" if self.protocol is EngineProtocol.H2C else "1"
                 name = f"{region}-{number}"
                 self.engines[name] = engine(name, address, ENGINE_PORT, self.folder, http)
                 self.engines[name].start()

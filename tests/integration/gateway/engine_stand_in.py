@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 NAME = os.environ.get("HOLDFAST_ENGINE", "engine")
-STATE = {"health": 200}
+STATE = {"health": 200, "running": 0, "tokens": 0}
+TOKEN_SECONDS = 0.05
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
 async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """An ASGI application: `/health`, `/set-health?STATUS`, and a JSON answer to everything else."""
+    """An ASGI application: `/health`, `/set-health?STATUS`, `/metrics`, and a JSON answer to everything else."""
     if scope["type"] != "http":
         return
     if scope["path"] == "/health":
@@ -28,11 +29,36 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         STATE["health"] = int(scope["query_string"])
         await answer(send, 200, {})
         return
+    if scope["path"] == "/metrics":
+        await answer(send, 200, text=metrics())
+        return
     request = json.loads(await read(receive) or b"{}")
-    await asyncio.sleep(float(request.get("seconds", 0)))
+    await generate(float(request.get("seconds", 0)), hang=bool(request.get("hang")))
     headers = {name.decode(): value.decode() for name, value in scope["headers"]}
     seen = {"engine": NAME, "path": scope["path"], "headers": headers, "size": len(request.get("prompt", ""))}
     await answer(send, int(request.get("status", 200)), seen)
+
+
+async def generate(seconds: float, hang: bool) -> None:
+    """A token now and then; an engine that hangs has the request and generates none."""
+    STATE["running"] += 1
+    try:
+        for _ in range(int(seconds / TOKEN_SECONDS)):
+            await asyncio.sleep(TOKEN_SECONDS)
+            STATE["tokens"] += not hang
+        await asyncio.sleep(seconds % TOKEN_SECONDS)
+    finally:
+        STATE["running"] -= 1
+
+
+def metrics() -> str:
+    """As vLLM says them."""
+    return (
+        "# TYPE vllm:num_requests_running gauge\n"
+        f'vllm:num_requests_running{{model_name="llama"}} {STATE["running"]}.0\n'
+        "# TYPE vllm:generation_tokens counter\n"
+        f'vllm:generation_tokens_total{{model_name="llama"}} {STATE["tokens"]}.0\n'
+    )
 
 
 async def read(receive: Receive) -> bytes:
@@ -45,8 +71,8 @@ async def read(receive: Receive) -> bytes:
             return body
 
 
-async def answer(send: Send, status: int, body: dict[str, Any]) -> None:
-    """A JSON answer."""
-    headers = [(b"content-type", b"application/json")]
+async def answer(send: Send, status: int, body: dict[str, Any] | None = None, text: str | None = None) -> None:
+    """A JSON answer, or a text."""
+    headers = [(b"content-type", b"application/json" if text is None else b"text/plain")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+    await send({"type": "http.response.body", "body": (json.dumps(body) if text is None else text).encode()})

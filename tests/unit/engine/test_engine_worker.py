@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from holdfast_engine import wire
+from holdfast.api import names
+from holdfast_engine import app, wire
 from holdfast_engine.worker import GenerationLoop, warm_up
 
 
@@ -112,6 +113,16 @@ def test_no_more_than_max_num_seqs_requests_run_at_once() -> None:
     assert model.most_at_once == 2
 
 
+def test_a_probe_goes_before_everybody_in_a_place_of_its_own() -> None:
+    model = CountingModel()
+    probe = wire.Add(9, {"max_tokens": 1}, token_ids=[1], probe=True)
+
+    script = play([add(id, 15) for id in range(1, 5)], [], [probe], model=model, most=2)
+
+    assert model.most_at_once == 2 + wire.PROBE_PLACES
+    assert list(script.finished()) == [9, 1, 2, 3, 4]
+
+
 def test_an_idle_loop_sleeps_until_a_command_comes() -> None:
     script = play([add(1, 1)])
     assert script.pauses[0] is None
@@ -189,3 +200,7 @@ def test_the_warm_up_generates_for_real() -> None:
     warm_up(model)
     assert model.steps == 4
     assert not model.has_work()
+
+
+def test_the_engine_knows_observers_by_the_header_that_they_send() -> None:
+    assert app.PROBE_HEADER == names.PROBE_HEADER

@@ -17,7 +17,7 @@ from holdfast_gateway.state import Snapshot
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "gateway"
 DIRECTORY = "/var/lib/holdfast-gateway"
-REGIONAL = Options(role=Role.REGIONAL)
+REGIONAL = Options(role=Role.REGIONAL, status_port=9903)
 EDGE = Options(role=Role.EDGE)
 ENGINES = ("10.0.0.1", "10.0.0.2")
 

@@ -7,7 +7,21 @@ from hypothesis import strategies as st
 
 from holdfast.api.conditions import Reason
 from holdfast.api.region import Verdict
-from holdfast.domain.health import Probe, Thresholds, Watching, after_probe, blind, closed_eyes, judge, restored
+from holdfast.api.traffic import ServiceTraffic
+from holdfast.domain.health import (
+    ENOUGH_REQUESTS,
+    Limits,
+    Probe,
+    Thresholds,
+    Watching,
+    after_probe,
+    blind,
+    closed_eyes,
+    complaint,
+    generates,
+    judge,
+    restored,
+)
 
 OK = Probe(True, Reason.ANSWERING, "It answers.")
 BAD = Probe(False, Reason.NO_ENGINE_ANSWERS, "No engine answers.")
@@ -119,3 +133,52 @@ def test_the_majority_never_says_what_only_a_minority_sees(views: dict[str, Verd
 
     if found.verdict is not Verdict.UNKNOWN:
         assert 2 * sum(each is found.verdict for each in views.values()) > max(voters, len(views))
+
+
+LIMITS = Limits(progress_timeout=4.0, error_rate=0.5)
+
+
+def seen(requests: int = 0, errors: int = 0, silent: float | None = None) -> ServiceTraffic:
+    return ServiceTraffic(window_seconds=10, requests=requests, errors=errors, silent_seconds=silent)
+
+
+def test_engines_that_have_requests_and_generate_nothing_are_failing() -> None:
+    assert complaint("chat in us-east", seen(silent=3.9), LIMITS) is None
+
+    said = complaint("chat in us-east", seen(silent=4.0), LIMITS)
+    assert said is not None
+    assert (said.ok, said.reason) == (False, Reason.NO_PROGRESS)
+    assert "no token for 4.0 s" in said.message
+
+
+def test_engines_that_fail_half_of_their_requests_are_failing() -> None:
+    assert complaint("chat in us-east", seen(requests=20, errors=9), LIMITS) is None
+
+    said = complaint("chat in us-east", seen(requests=20, errors=10), LIMITS)
+    assert said is not None
+    assert (said.ok, said.reason) == (False, Reason.REQUESTS_FAIL)
+    assert "10 of 20" in said.message
+
+
+def test_a_few_failures_prove_nothing() -> None:
+    assert complaint("chat in us-east", seen(ENOUGH_REQUESTS - 1, ENOUGH_REQUESTS - 1), LIMITS) is None
+
+
+@given(requests=st.integers(0, 1000), silent=st.none() | st.floats(0, 3.9))
+def test_traffic_without_failures_never_speaks_against_a_region(requests: int, silent: float | None) -> None:
+    assert complaint("chat in us-east", seen(requests, 0, silent), LIMITS) is None
+
+
+def test_tokens_that_come_show_an_engine_at_work() -> None:
+    assert generates(seen(silent=0.5))
+    assert not generates(seen(silent=3.0))
+    assert not generates(seen(requests=100))  # nobody waits for a token
+    assert not generates(None)
+
+
+def test_a_silence_that_lasted_for_the_whole_timeout_needs_no_second_look() -> None:
+    healthy = watch((0, OK))
+    silent = complaint("chat in us-east", seen(silent=4.0), LIMITS)
+    assert silent is not None
+
+    assert after_probe(healthy, silent, 10, T, began=6).verdict is Verdict.UNHEALTHY

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.adapters.probes import EACH_ROUND, Observer, Target
+from holdfast.adapters.probes import EACH_ROUND, Observer, Target, _Answer, read_traffic
 from holdfast.api.conditions import Reason
 from holdfast.api.region import Verdict
-from holdfast.domain.health import Probe, Thresholds, Watching
+from holdfast.api.traffic import ServiceTraffic
+from holdfast.domain.health import Limits, Probe, Thresholds, Watching
 
-WELL = Probe(True, Reason.ANSWERING, "")
-DEAD = Probe(False, Reason.GATEWAY_UNREACHABLE, "")
+WELL = _Answer(Probe(True, Reason.ANSWERING, ""))
+DEAD = _Answer(Probe(False, Reason.GATEWAY_UNREACHABLE, ""))
 
 
 def targets(count: int, region: str = "us-east") -> list[Target]:
-    return [Target(f"default/s{number}", f"m{number}", region, Thresholds(), 5.0) for number in range(count)]
+    return [Target(f"default/s{number}", f"m{number}", region, Thresholds(), Limits()) for number in range(count)]
 
 
 def test_a_few_services_are_all_asked_for_in_every_round() -> None:
@@ -46,3 +47,17 @@ def test_a_gateway_that_does_not_answer_speaks_for_all_its_services() -> None:
 
     assert set(far) <= set(found)
     assert len(found) == len(far) + EACH_ROUND
+
+
+def test_services_whose_users_requests_fail_are_asked_for_in_every_round() -> None:
+    observer, wanted = Observer(), targets(4 * EACH_ROUND)
+    failing = ServiceTraffic(window_seconds=10, requests=20, errors=20)
+    answer = replace(WELL, traffic={wanted[-1].service: failing})
+
+    assert all(wanted[-1] in observer._this_round(wanted, {"us-east": answer}) for _ in range(5))
+
+
+def test_a_gateway_that_tells_nonsense_has_told_nothing() -> None:
+    assert read_traffic('{"default/chat": {"windowSeconds": 10, "requests": 3}}')["default/chat"].requests == 3
+    for text in ("", "[]", "null", '{"default/chat": 3}', '{"default/chat": {"requests": -1}}', "<html>"):
+        assert read_traffic(text) == {}
