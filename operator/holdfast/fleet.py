@@ -34,7 +34,7 @@ from holdfast.domain.leadership import Terms
 from holdfast.domain.observation import Capabilities, Control, Manifest
 from holdfast.domain.replicas import replicas_of
 from holdfast.domain.replication import holders
-from holdfast.errors import ClusterError
+from holdfast.errors import ClusterError, NotFound, Rejected
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ SETTLE_SECONDS = 0.03
 """Events come in bursts; those of this time after the first are answered by one pass."""
 TICK_SECONDS = 1.0
 """A pass is made at least this often, for what is due by time or has failed."""
+REFUSED_SECONDS = 15.0
+"""What an API server refused is tried again after this time: only somebody else can mend it."""
 AT_ONCE = 16
 """Services worked on at the same time."""
 
@@ -122,6 +124,7 @@ class Fleet:
             voters=len(self.sites.voters),
             plan=plan,
             sealed=sealed,
+            refusals={name: each.refused for name, each in seen.everywhere.items() if each.refused},
             lost=self.replicator.lost.get(service, ""),
         )
 
@@ -219,7 +222,8 @@ class Fleet:
                 await self.leader.lead(service, self.replicator.copies(service))
         except ClusterError as error:
             log.warning("%s: %s", service, error)
-            self._again[service] = time.monotonic() + TICK_SECONDS
+            refused = isinstance(error, Rejected | NotFound)
+            self._again[service] = time.monotonic() + (REFUSED_SECONDS if refused else TICK_SECONDS)
         else:
             self._again.pop(service, None)
         self.wake(service)
@@ -238,6 +242,7 @@ class Fleet:
                 self.observer,
                 {name: self.sites.trouble(name) for name in regions},
                 self.election,
+                self.replicator.refused,
             )
         except ClusterError as error:
             log.warning("what this operator sees of the regions could not be published: %s", error)

@@ -18,7 +18,7 @@ from holdfast.adapters.observe import now
 from holdfast.adapters.probes import Observer
 from holdfast.adapters.sites import Trouble
 from holdfast.api.conditions import ConditionType, Reason
-from holdfast.api.region import RegionStatus, ServiceSeen, Tombstone
+from holdfast.api.region import RefusedCopy, RegionStatus, ServiceSeen, Tombstone
 from holdfast.domain.observation import Manifest, Ref
 from holdfast.domain.status import Finding, conditions
 from holdfast.errors import NotFound
@@ -71,12 +71,16 @@ class RegionStatuses:
         observer: Observer,
         troubles: Mapping[str, Trouble | None],
         election: Election,
+        refused: Mapping[str, str],
     ) -> None:
-        """Write what differs from what was published last. Raises ClusterError."""
+        """Write what differs from what was published last. Raises ClusterError.
+
+        `refused`: service → why this region's API server does not take the latest edit.
+        """
         async with self._lock:
             for name, manifest in list(regions.items()):
                 before = self._before(name)
-                after = self._status(name, manifest, observer, troubles.get(name), election)
+                after = self._status(name, manifest, observer, troubles.get(name), election, refused)
                 if after != before:
                     await self._write(name, after)
 
@@ -95,7 +99,13 @@ class RegionStatuses:
         self.last[name] = status
 
     def _status(
-        self, name: str, manifest: Manifest, observer: Observer, trouble: Trouble | None, election: Election
+        self,
+        name: str,
+        manifest: Manifest,
+        observer: Observer,
+        trouble: Trouble | None,
+        election: Election,
+        refused: Mapping[str, str],
     ) -> RegionStatus:
         before = self._before(name)
         findings = [self._reachable(name, trouble)]
@@ -108,6 +118,7 @@ class RegionStatuses:
             verdict=gateway.verdict if gateway else None,
             services=_services(name, before, observer),
             tombstones=before.tombstones,
+            refused=_refused(refused) if name == self.region else (),
             conditions=conditions(before.conditions, generation, now(), findings),
         )
 
@@ -143,6 +154,10 @@ def _services(region: str, before: RegionStatus, observer: Observer) -> tuple[Se
         same = last is not None and (last.verdict, last.reason) == (seen.verdict, seen.reason)
         found.append(last if same and last is not None else seen)
     return tuple(found)
+
+
+def _refused(found: Mapping[str, str]) -> tuple[RefusedCopy, ...]:
+    return tuple(RefusedCopy(service=service, message=why) for service, why in sorted(found.items()))
 
 
 def _quorum(election: Election) -> Finding:

@@ -28,7 +28,7 @@ from holdfast.domain.replication import (
     next_tombstone,
     tombstone_of,
 )
-from holdfast.errors import Conflict, NotFound
+from holdfast.errors import Conflict, NotFound, Rejected
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ class Replicator:
     def __init__(self, cluster: Cluster, sites: Sites, statuses: RegionStatuses) -> None:
         self.lost: dict[str, str] = {}
         """Service → a sentence on its latest edit of this region that was replaced."""
+        self.refused: dict[str, str] = {}
+        """Service → why the own API server does not take its latest edit."""
         self._cluster = cluster
         self._sites = sites
         self._statuses = statuses
@@ -54,7 +56,8 @@ class Replicator:
             if name != own
         }
         held = self._held(self._sites.own, service)
-        return Copies(service, own, Held(held.current, held.copy, self._statuses.tombstones.get(service)), peers)
+        buried, refused = self._statuses.tombstones.get(service), self.refused.get(service, "")
+        return Copies(service, own, Held(held.current, held.copy, buried, refused), peers)
 
     def buried(self) -> set[str]:
         """Every service that some region lists as deleted."""
@@ -82,6 +85,11 @@ class Replicator:
                 seen = self.copies(service)
         except Conflict as error:
             log.debug("%s changed meanwhile: %s", service, error)
+        except (Rejected, NotFound) as error:
+            if isinstance(step, Bring):
+                self.refused[service] = str(error)
+            raise
+        self.refused.pop(service, None)
         await self._statuses.list_tombstone(service, next_tombstone(seen))
 
     async def let_go(self, service: str) -> None:
@@ -149,7 +157,8 @@ class Replicator:
         if manifest and site is not self._sites.own and not _protected(manifest):
             manifest = None  # its own operator has not taken it on yet; until then its deletion would go unnoticed
         tombstone = next((each for each in _tombstones(site) if each.service == service), None)
-        return Held(site.current(), self._copy(site.name, service, manifest) if manifest else None, tombstone)
+        copy = self._copy(site.name, service, manifest) if manifest else None
+        return Held(site.current(), copy, tombstone, _refusal(site, service))
 
     def _copy(self, region: str, service: str, manifest: Manifest) -> Copy:
         """Reading a copy takes a digest, so each version of it is read once."""
@@ -189,6 +198,13 @@ def _tombstones(site: Site) -> list[Tombstone]:
         except ValueError:
             continue
     return found
+
+
+def _refusal(site: Site, service: str) -> str:
+    """Why a peer's API server does not take the latest edit of a service, as its operator says."""
+    status = site.regions.objects.get(site.name, {}).get("status", {})
+    found = (each for each in status.get("refused", ()) if isinstance(each, dict))
+    return next((str(each.get("message")) for each in found if each.get("service") == service), "")
 
 
 def _stamped(manifest: Manifest, spec: Any, stamp: Stamp) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class Failover(Schema):
     progress_timeout: Duration = timedelta(seconds=4)
     """Engines that have requests and generate no token for longer, or none for an observer's own request, are failing.
     Longer than the engines need to read the longest prompt that comes alone."""
-    max_error_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_error_rate: Annotated[float, Field(ge=0.01, le=1)] = 0.5
     """A region fails when this part of its users' requests of the last 10 s was answered with an error (5xx)."""
     max_drained_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
     """At most this part of the service's regions is drained at any time, rounded down; and never the last one."""

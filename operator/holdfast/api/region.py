@@ -94,6 +94,15 @@ class Tombstone(Schema):
     """Whether every region was seen to list it."""
 
 
+class RefusedCopy(Schema):
+    """An edit made elsewhere that this region's API server does not take."""
+
+    service: str
+    """`namespace/name` of the `LLMService`."""
+    message: str
+    """What the API server said."""
+
+
 class RegionStatus(Schema):
     """What the operator of this cluster sees of the region; for its own region also what it keeps for the others."""
 
@@ -111,6 +120,11 @@ class RegionStatus(Schema):
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["service"]}),
     ] = ()
     """Services that were deleted (own region only)."""
+    refused: Annotated[
+        tuple[RefusedCopy, ...],
+        Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["service"]}),
+    ] = ()
+    """Edits made elsewhere that this region's API server does not take (own region only)."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),

@@ -86,6 +86,8 @@ class Control:
     """The leader's plan for this region."""
     sealed: int = 0
     """The epoch that this region is sealed with."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Region whose API server does not take the edit → what it said."""
     lost: str = ""
     """A sentence on an edit made here that was replaced; empty if none was."""
 

@@ -24,6 +24,8 @@ class Held:
     """Whether this is known to be the present state."""
     copy: Copy | None = None
     tombstone: Tombstone | None = None
+    refused: str = ""
+    """Why its API server does not take the latest edit, where it does not."""
 
 
 @dataclass(frozen=True)

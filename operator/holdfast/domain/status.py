@@ -104,6 +104,9 @@ def agreed(seen: Observation, decision: Decision) -> list[Finding]:
 def replicated(seen: Observation, control: Control) -> Finding:
     held = f"{len(control.holders)} of {control.voters} regions hold edit {control.version.number}"
     names = ", ".join(control.holders) or "none"
+    if control.refusals:
+        said = " ".join(f"{region} refuses it: {why}" for region, why in sorted(control.refusals.items()))
+        return Finding(ConditionType.REPLICATED, control.majority, Reason.COPY_REFUSED, f"{held}: {names}. {said}")
     if not control.majority:
         return Finding(ConditionType.REPLICATED, False, Reason.HELD_BY_MINORITY, f"Only {held}: {names}.")
     before = next((each for each in seen.service.status.conditions if each.type == ConditionType.REPLICATED), None)

@@ -62,7 +62,7 @@ def world(shared: World) -> Iterator[World]:
         if status.faults:
             shared.bed.heal(status.name)
     for gateway in shared.gateways.values():
-        gateway.mood = Mood.WELL
+        gateway.mood, gateway.traffic = Mood.WELL, {}
     for operator in shared.operators.values():
         if operator.runs:
             operator.wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from tests.integration.fleet.world import World, wait_for
 
@@ -209,3 +210,28 @@ def test_a_large_service_is_replicated_too(world: World) -> None:
 
     world.wait_planned("large", 1)
     assert names.STAMP_ANNOTATION in (world.service("ap-south", "large") or {})["metadata"]["annotations"]
+
+
+def test_a_region_that_refuses_an_edit_is_named_and_takes_it_once_it_can(world: World) -> None:
+    manifest = {"metadata": {"name": "picky", "namespace": "elsewhere"}, "spec": world.spec("picky")}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "elsewhere"}}
+    for region in ("us-east", "eu-west"):
+        world.servers[region].apply(namespace, "test-user")
+
+    world.servers["us-east"].apply({"apiVersion": names.API_VERSION, "kind": "LLMService", **manifest}, "test-user")
+
+    refused = wait_for("the refusal's name", lambda: (c := replicated(world)).get("reason") == "CopyRefused" and c)
+    assert refused["status"] == "True"
+    assert "2 of 3 regions hold edit 1" in refused["message"]
+    assert "ap-south refuses it: " in refused["message"]
+    assert "does namespace elsewhere exist?" in refused["message"]
+
+    world.servers["ap-south"].apply(namespace, "test-user")
+    wait_for("the copy", lambda: replicated(world).get("reason") == "HeldByMajority")
+    world.servers["ap-south"].delete(path("LLMService", "elsewhere", "picky"))
+    wait_for("the deletion", lambda: not world.servers["us-east"].find(path("LLMService", "elsewhere", "picky")))
+
+
+def replicated(world: World) -> dict[str, Any]:
+    found = world.servers["us-east"].get(path("LLMService", "elsewhere", "picky"))
+    return next((c for c in found.get("status", {}).get("conditions", ()) if c["type"] == "Replicated"), {})
