@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,14 +84,25 @@ class Region:
         return {line[1].partition(":")[0]: line[3] for line in local}
 
 
+@pytest.fixture(scope="module")
+def two_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """A region with two engines; use it through `region`."""
+    bed = Bed(tmp_path_factory.mktemp("warm"), regions={"us": 2})
+    try:
+        bed.start(edge=False)
+        yield bed
+    finally:
+        bed.stop()
+
+
 @pytest.fixture
-async def region(make_bed: Callable[..., Bed]) -> AsyncIterator[Region]:
-    """Two engines of which one takes requests."""
+async def region(two_engines: Bed) -> AsyncIterator[Region]:
+    """Both engines are well and one of them takes requests."""
     server = ApiStandIn()
     await server.start()
-    bed = make_bed(regions={"us": 2})
-    await asyncio.to_thread(bed.start, edge=False)
-    found = Region(bed, server)
+    found = Region(two_engines, server)
+    found.gateway.apply(two_engines.snapshot("us"))
+    await asyncio.to_thread(two_engines.repair)
     await found.route(1)
     for number in (0, 1):
         await found.say(number)
