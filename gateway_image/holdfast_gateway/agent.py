@@ -90,11 +90,11 @@ class Agent:
         served, conflicts = one_service_per_model(agreed_routes(views).values())
         self._report([*problems, *(conflict.message for conflict in conflicts)])
         await self._names.want(Snapshot(served).host_names())
-        return Snapshot(served, self._engines(), dict(self._names.addresses))
+        return Snapshot(served, self._engines(served), dict(self._names.addresses))
 
-    def _engines(self) -> Mapping[str, tuple[str, ...]]:
+    def _engines(self, served: Sequence[Route]) -> Mapping[str, tuple[str, ...]]:
         pods = [pod for source in self.sources if source.engines for pod in source.engines.objects.values()]
-        seen = see_engines(pods, self._started)
+        seen = see_engines(pods, self._started, {route.key: route.routed for route in served})
         self._started = seen.uids
         return seen.addresses
 

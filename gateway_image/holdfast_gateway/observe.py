@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.api.names import (
@@ -41,9 +41,9 @@ class SeenEngines:
     """The engines of a complete list of Pods."""
 
     addresses: Mapping[str, tuple[str, ...]]
-    """Route key → IP addresses, sorted."""
+    """Route key → IP addresses of those that take requests, sorted."""
     uids: frozenset[str]
-    """The Pods behind them."""
+    """The Pods of all that have started, warm ones included."""
 
 
 def read_routes(config_maps: Iterable[KubernetesObject], last_good: Mapping[str, Route]) -> ReadRoutes:
@@ -73,22 +73,55 @@ def read_route(config_map: KubernetesObject) -> Route:
     return route
 
 
-def see_engines(pods: Iterable[KubernetesObject], known: frozenset[str] = frozenset()) -> SeenEngines:
+def see_engines(
+    pods: Iterable[KubernetesObject],
+    known: frozenset[str] = frozenset(),
+    routed: Mapping[str, int | None] | None = None,
+) -> SeenEngines:
     """Engines that have started; of those in `known` also ones that look unwell now, as only Envoy can tell.
+
+    `routed` says by route key how many of them take requests; the others are warm. Without a number all do.
 
     An engine that still loads its model would count as a failed one, and be asked for its health without
     need. One that has started stays until it is terminating or gone: its node may just not report.
     """
-    found: dict[str, set[str]] = {}
-    uids = set()
+    started: dict[str, list[KubernetesObject]] = {}
     for pod in pods:
         meta = pod["metadata"]
         service = (meta.get("labels") or {}).get(SERVICE_LABEL)
         address = (pod.get("status") or {}).get("podIP")
         if service and address and not is_over(pod) and (has_started(pod) or meta["uid"] in known):
-            found.setdefault(f"{meta['namespace']}/{service}", set()).add(address)
-            uids.add(meta["uid"])
-    return SeenEngines({key: tuple(sorted(ips)) for key, ips in sorted(found.items())}, frozenset(uids))
+            started.setdefault(f"{meta['namespace']}/{service}", []).append(pod)
+    addresses = {
+        key: tuple(sorted({pod["status"]["podIP"] for pod in in_turn(engines, (routed or {}).get(key))}))
+        for key, engines in sorted(started.items())
+    }
+    uids = frozenset(pod["metadata"]["uid"] for engines in started.values() for pod in engines)
+    return SeenEngines(addresses, uids)
+
+
+def in_turn(engines: Sequence[KubernetesObject], routed: int | None) -> Sequence[KubernetesObject]:
+    """The engines that take requests; every gateway of a region chooses the same, as only the Pods decide.
+
+    They are those that have been ready longest, so that a warm one takes the place of one that is lost, and keeps it
+    when that comes back. Where fewer are ready, all are taken: a node may just not report, and which of its engines
+    live only Envoy can tell.
+    """
+    ready = sorted((pod for pod in engines if ready_since(pod)), key=turn)
+    return engines if routed is None or len(ready) < routed else ready[:routed]
+
+
+def turn(pod: KubernetesObject) -> tuple[str, str, str]:
+    """Sort key of ready engines: longest ready, then oldest, then by name."""
+    meta = pod["metadata"]
+    return ready_since(pod), str(meta.get("creationTimestamp")), meta["name"]
+
+
+def ready_since(pod: KubernetesObject) -> str:
+    """When a Pod turned ready, RFC 3339; empty while it is not."""
+    conditions = pod["status"].get("conditions") or []
+    found = [each for each in conditions if each.get("type") == "Ready" and each.get("status") == "True"]
+    return str(found[0].get("lastTransitionTime")) if found else ""
 
 
 def is_over(pod: KubernetesObject) -> bool:

@@ -17,7 +17,7 @@ class Snapshot:
     routes: tuple[Route, ...] = ()
     """One route per service, sorted by key."""
     engines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Route key → IP addresses of the engines in this region."""
+    """Route key → IP addresses of the engines in this region that take requests."""
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Host name of a peer → its IP addresses, last known. IP addresses need no entry."""
 
@@ -76,7 +76,7 @@ class SourceRoutes:
 def agreed_routes(sources: Sequence[SourceRoutes]) -> dict[str, Route]:
     """The union of what several API servers say, for an edge.
 
-    Regions write equal routes but for `region` and `local`. Where they differ, one is behind: the version
+    Regions write equal routes but for `region`, `local` and `routed`. Where they differ, one is behind: the version
     that most reachable servers hold wins, the first of them on a tie. A server that cannot be reached has a
     say only about services that no reachable one knows, so that nothing disappears with it.
     """
@@ -93,7 +93,7 @@ def agreed_routes(sources: Sequence[SourceRoutes]) -> dict[str, Route]:
 
 
 def most_common(versions: Sequence[Route]) -> Route:
-    """The route that most agree on, not counting who wrote it; the earliest of equals."""
-    shared = [route.model_copy(update={"region": "", "local": True}) for route in versions]
+    """The route that most agree on, not counting who wrote it and what it alone runs; the earliest of equals."""
+    shared = [route.model_copy(update={"region": "", "local": True, "routed": None}) for route in versions]
     winner, _ = Counter(shared).most_common(1)[0]
     return versions[shared.index(winner)]

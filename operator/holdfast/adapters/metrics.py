@@ -30,6 +30,12 @@ READY = Gauge(
     ["namespace", "service"],
     registry=REGISTRY,
 )
+WARM = Gauge(
+    "holdfast_service_warm_engines",
+    "Engines that could take requests and are kept warm.",
+    ["namespace", "service"],
+    registry=REGISTRY,
+)
 LEADING = Gauge("holdfast_leading", "1 while this operator is the leader.", registry=REGISTRY)
 EPOCH = Gauge("holdfast_epoch", "Largest epoch seen at any voter.", registry=REGISTRY)
 ELECTIONS = Counter("holdfast_elections_won_total", "Times that this operator became the leader.", registry=REGISTRY)
@@ -69,6 +75,7 @@ def record_status(namespace: str, service: str, status: LLMServiceStatus) -> Non
     for condition in status.conditions:
         CONDITION.labels(namespace, service, condition.type).set(condition.status == "True")
     READY.labels(namespace, service).set(status.ready_replicas or 0)
+    WARM.labels(namespace, service).set(status.warm_replicas)
 
 
 def record_reconcile(outcome: str, seconds: float) -> None:
@@ -81,4 +88,5 @@ def record_reconcile(outcome: str, seconds: float) -> None:
 def forget(namespace: str, service: str) -> None:
     """Drop the series of a service that is gone."""
     READY.remove_by_labels({"namespace": namespace, "service": service})
+    WARM.remove_by_labels({"namespace": namespace, "service": service})
     CONDITION.remove_by_labels({"namespace": namespace, "service": service})

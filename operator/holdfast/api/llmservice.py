@@ -101,18 +101,18 @@ class Replicas(Schema):
     )
 
     min: Annotated[int, Field(ge=0)] = 1
-    """Engines that always run."""
+    """Engines that always take requests."""
     max: Annotated[int, Field(ge=1)] | None = None
-    """Engines that may run at most when capacity is asked for; `min` if left out."""
+    """Engines that may take requests at most when capacity is asked for; `min` plus the warm ones if left out."""
 
 
 class ReplicasOverride(Schema):
     """Replicas of one region where they differ from the defaults."""
 
     min: Annotated[int, Field(ge=0)] | None = None
-    """Engines that always run in this region."""
+    """Engines that always take requests in this region."""
     max: Annotated[int, Field(ge=1)] | None = None
-    """Engines that may run at most in this region."""
+    """Engines that may take requests at most in this region."""
 
 
 class Defaults(Schema):
@@ -120,6 +120,10 @@ class Defaults(Schema):
 
     replicas: Replicas = Replicas()
     """Engines per region."""
+    warm: Annotated[int, Field(ge=0)] = 0
+    """Engines per region beyond its replicas that are initialised and take no requests until they stand in: for an
+    engine of their region that is lost, or for another region's engines, up to `replicas.max`. Regions with
+    `replicas.min` 0 keep none."""
 
 
 class ServiceRegion(Schema):
@@ -129,6 +133,8 @@ class ServiceRegion(Schema):
     """Name of a `Region`."""
     replicas: ReplicasOverride | None = None
     """Engines of this region where they differ from `defaults`."""
+    warm: Annotated[int, Field(ge=0)] | None = None
+    """Warm engines of this region where they differ from `defaults`."""
     weight: Annotated[int, Field(ge=0, le=1000)] = 100
     """Share of an edge's traffic in mode ActiveActive, relative to the other regions. At 0 no traffic is sent to the
     region from outside; its engines go on running."""
@@ -240,6 +246,8 @@ class LLMServiceStatus(Schema):
     """Engines that exist in this region."""
     ready_replicas: int | None = None
     """Engines in this region that take requests."""
+    warm_replicas: int = 0
+    """Engines in this region that could take requests and are kept warm."""
     selector: str | None = None
     """Label selector of the engines' Pods."""
     conditions: Annotated[

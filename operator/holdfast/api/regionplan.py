@@ -61,7 +61,9 @@ class RegionPlanSpec(Schema):
     image: str
     """The engines' container image."""
     replicas: Annotated[int, Field(ge=0)]
-    """Engines to run here."""
+    """Engines to run here that take requests."""
+    warm: Annotated[int, Field(ge=0)] = 0
+    """Engines to run here beyond these, initialised and not routed."""
     traffic: tuple[RegionTraffic, ...]
     """Every region of the service in order of preference, the same in all its plans."""
     hold_rollout: bool = False

@@ -60,6 +60,8 @@ class Route(Schema):
     """Whether this region runs engines of the service; if not, its gateway forwards to the others."""
     engine_port: int = ENGINE_PORT
     engine_protocol: EngineProtocol = EngineProtocol.H2C
+    routed: int | None = None
+    """How many of this region's engines take requests, the others being warm; None: all."""
     health_path: str = "/health"
     """Path on an engine that answers 200 exactly while it takes requests."""
     regions: tuple[RegionTarget, ...] = ()

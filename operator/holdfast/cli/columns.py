@@ -32,6 +32,11 @@ def paragraph(text: str, indent: str = "", hanging: str = "  ") -> list[str]:
     ) or [""]
 
 
+def engines(replicas: int, warm: int) -> str:
+    """`2`, or `2 + 1 warm`."""
+    return f"{replicas} + {warm} warm" if warm else str(replicas)
+
+
 def ago(since: timedelta) -> str:
     """`14s`, `3m`, `5h`, `2d`."""
     seconds = max(0, int(since.total_seconds()))

@@ -23,7 +23,7 @@ from holdfast.api.llmservice import LLMService
 from holdfast.api.names import API_VERSION
 from holdfast.api.region import Region, RegionSpec, Verdict
 from holdfast.api.regionplan import RegionPlanSpec
-from holdfast.cli.columns import paragraph, table
+from holdfast.cli.columns import engines, paragraph, table
 from holdfast.cli.show import decision_sentence
 from holdfast.config import parse_engine_images
 from holdfast.domain.accept import accept
@@ -177,7 +177,7 @@ def text(planned: Planned, now: datetime, region: str | None = None) -> list[str
         share = traffic.get(name)
         told = [str(share.state), f"{share.percent}%", str(share.weight)] if share else ["-", "-", "-"]
         if region in (None, name):
-            rows.append([name, *told, str(plan.replicas)])
+            rows.append([name, *told, engines(plan.replicas, plan.warm)])
     lines = paragraph(f"{planned.service}  revision {first.revision}, image {first.image}")
     lines += table(["REGION", "STATE", "SHARE", "WEIGHT", "ENGINES"], rows, indent="  ")
     lines += [line for each in first.traffic for line in paragraph(decision_sentence(now, each), indent="  ")]

@@ -11,7 +11,7 @@ from holdfast.api import names
 from holdfast.api.conditions import ConditionStatus, ConditionType
 from holdfast.api.region import Verdict
 from holdfast.api.regionplan import RegionTraffic, TrafficState
-from holdfast.cli.columns import ago, paragraph, table
+from holdfast.cli.columns import ago, engines, paragraph, table
 from holdfast.cli.fleet import Fleet, LeaseSeen
 
 GOOD = {
@@ -134,13 +134,17 @@ def _edit_words(fleet: Fleet, service: str) -> list[str]:
 
 
 def _ready(fleet: Fleet, service: str, region: str) -> str:
-    """`ready/planned` engines, as far as the region can be read."""
+    """`ready/planned` engines, and behind a plus the warm ones, as far as the region can be read."""
     site = fleet.sites.get(region)
     if site is None:
         return "?"
-    ready = site.services[service].status.ready_replicas if service in site.services else None
-    planned = site.plans[service].spec.replicas if service in site.plans else None
-    return f"{'?' if ready is None else ready}/{'?' if planned is None else planned}"
+    status = site.services[service].status if service in site.services else None
+    ready = status.ready_replicas if status else None
+    plan = site.plans[service].spec if service in site.plans else None
+    routed = f"{'?' if ready is None else ready}/{plan.replicas if plan else '?'}"
+    if not (plan and plan.warm):
+        return routed
+    return f"{routed} + {'?' if ready is None or status is None else status.warm_replicas}/{plan.warm} warm"
 
 
 def _seen_header(observers: list[str]) -> list[str]:
@@ -168,7 +172,12 @@ def plan_text(fleet: Fleet, services: Iterable[str]) -> list[str]:
         for region, plan in fleet.plans(service).items():
             spec = plan.spec
             traffic = ", ".join(_traffic_words(each) for each in spec.traffic)
-            decided = (f"{spec.epoch} {spec.leader}", str(spec.number), spec.revision, str(spec.replicas))
+            decided = (
+                f"{spec.epoch} {spec.leader}",
+                str(spec.number),
+                spec.revision,
+                engines(spec.replicas, spec.warm),
+            )
             rows.append([service, region, *decided, traffic + (" (no rollout now)" if spec.hold_rollout else "")])
     header = ["SERVICE", "REGION", "EPOCH LEADER", "EDIT", "REVISION", "ENGINES", "TRAFFIC"]
     lines = [line for sentence in fleet.unread.values() for line in paragraph(sentence)]

@@ -131,6 +131,12 @@ def replicas_are_in_range(seen: Observation) -> Verdict | None:
                 f"Region {region.name} is asked for at least {low} and at most {high} replicas: raise replicas.max or "
                 "lower replicas.min.",
             )
+        if region.warm and not low:
+            return _refuse(
+                Reason.REPLICAS_OUT_OF_RANGE,
+                f"Region {region.name} is asked for {region.warm} warm and no other engines: without replicas it gets "
+                "no traffic, and nothing would be promoted; raise replicas.min or leave warm out.",
+            )
     if any(replicas_of(seen.service.spec, region)[0] for region in seen.service.spec.regions):
         return None
     return _refuse(

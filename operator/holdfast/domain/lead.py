@@ -60,8 +60,9 @@ def lead(seen: Service, guards: frozenset[Guard] = ALL_GUARDS) -> Leading:
     before = last_traffic(seen)
     situation = Situation(seen.now, seen.spec.failover, before, seen.health, seen.orders)
     traffic = failover.step(situation, guards)
-    wanted = capacity.replicas(seen.spec, traffic)
+    wanted = capacity.engines(seen.spec, traffic)
     image = seen.spec.engine.image or seen.engine_images[seen.spec.engine.type]
+    none = capacity.Engines()
     hold = any(each.state is not TrafficState.SERVING for each in traffic)
     plans = {
         name: RegionPlanSpec(
@@ -73,7 +74,8 @@ def lead(seen: Service, guards: frozenset[Guard] = ALL_GUARDS) -> Leading:
             digest=seen.version.digest,
             revision=revision_of(seen.spec, image),
             image=image,
-            replicas=wanted.get(name, 0),
+            replicas=wanted.get(name, none).replicas,
+            warm=wanted.get(name, none).warm,
             traffic=traffic,
             hold_rollout=hold,
         )

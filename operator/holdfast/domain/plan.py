@@ -8,7 +8,7 @@ from holdfast.api.region import RegionRole
 from holdfast.api.regionplan import RegionPlanSpec, RegionTraffic
 from holdfast.api.route import RegionTarget
 from holdfast.domain.observation import Observation
-from holdfast.domain.replicas import replicas_of
+from holdfast.domain.replicas import replicas_of, warm_of
 from holdfast.domain.revision import revision_of
 
 
@@ -19,13 +19,20 @@ class Work:
     revision: str
     image: str
     replicas: int
-    """Engines to run here; 0 where the region does not serve."""
+    """Engines to run here that take requests; 0 where the region does not serve."""
     targets: tuple[RegionTarget, ...]
     """Every region that runs engines of the service, in order of preference."""
     hold_rollout: bool = False
     """Whether engines must not be replaced now."""
     traffic: tuple[RegionTraffic, ...] = ()
     """What the leader decided on every region's traffic; empty where the region plans for itself."""
+    warm: int = 0
+    """Engines to run here beyond the replicas, initialised and not routed."""
+
+    @property
+    def engines(self) -> int:
+        """All engines to run here."""
+        return self.replicas + self.warm
 
 
 def plan_alone(seen: Observation) -> Work:
@@ -34,7 +41,8 @@ def plan_alone(seen: Observation) -> Work:
     image = spec.engine.image or seen.engine_images[spec.engine.type]
     wanted = {region.name: replicas_of(spec, region)[0] for region in spec.regions}
     targets = tuple(_target(seen, region.name, region.weight) for region in spec.regions if wanted[region.name])
-    return Work(revision_of(spec, image), image, wanted.get(seen.region, 0), targets)
+    warm = sum(warm_of(spec, region) for region in spec.regions if region.name == seen.region)
+    return Work(revision_of(spec, image), image, wanted.get(seen.region, 0), targets, warm=warm)
 
 
 def carry_out(seen: Observation, plan: RegionPlanSpec) -> Work:
@@ -45,7 +53,7 @@ def carry_out(seen: Observation, plan: RegionPlanSpec) -> Work:
         for each in plan.traffic
         if runs.get(each.region) and each.region in seen.regions
     )
-    return Work(plan.revision, plan.image, plan.replicas, targets, plan.hold_rollout, plan.traffic)
+    return Work(plan.revision, plan.image, plan.replicas, targets, plan.hold_rollout, plan.traffic, plan.warm)
 
 
 def is_witness(seen: Observation) -> bool:

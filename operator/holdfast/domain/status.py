@@ -6,16 +6,20 @@ sentence.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from holdfast.api import names
 from holdfast.api.conditions import Condition, ConditionStatus, ConditionType, Reason
 from holdfast.api.llmservice import ActedPlan, LLMServiceStatus, Replication
 from holdfast.api.regionplan import TrafficState
+from holdfast.api.route import Route
 from holdfast.domain.decide import Decision
 from holdfast.domain.manifests.metadata import engine_name, selector
+from holdfast.domain.manifests.route import route_name, routed_of
 from holdfast.domain.observation import Control, EnginePod, Observation, Ref
 from holdfast.domain.plan import Work
 
@@ -32,12 +36,24 @@ class Finding:
 
 @dataclass(frozen=True)
 class EngineCounts:
-    """How many engines there are, as their Deployment reports."""
+    """How many engines there are, as their Deployment reports; warm ones are among them."""
 
     wanted: int
     existing: int = 0
     updated: int = 0
     ready: int = 0
+    routed: int | None = None
+    """How many are to take requests; None: all."""
+
+    @property
+    def serving(self) -> int:
+        """Ready engines that take requests; gateways choose them among the ready ones."""
+        return self.ready if self.routed is None else min(self.ready, self.routed)
+
+    @property
+    def warm(self) -> int:
+        """Ready engines that take none."""
+        return self.ready - self.serving
 
 
 def status(seen: Observation, decision: Decision, failures: Iterable[str] = ()) -> LLMServiceStatus:
@@ -59,7 +75,8 @@ def status(seen: Observation, decision: Decision, failures: Iterable[str] = ()) 
         plan=acted_plan(seen, decision),
         revision=work.revision if work else before.revision,
         replicas=counts.existing,
-        ready_replicas=counts.ready,
+        ready_replicas=counts.serving,
+        warm_replicas=counts.warm,
         selector=",".join(f"{key}={value}" for key, value in selector(seen.service).items()),
         conditions=conditions(before.conditions, seen.service.generation, seen.now, findings),
     )
@@ -143,10 +160,11 @@ def count_engines(seen: Observation, work: Work | None) -> EngineCounts:
     reported: dict[str, Any] = deployment.get("status", {})
     running = deployment.get("spec", {}).get("replicas", 0)
     return EngineCounts(
-        wanted=work.replicas if work else running,
+        wanted=work.engines if work else running,
         existing=reported.get("replicas", 0),
         updated=reported.get("updatedReplicas", 0),
         ready=reported.get("readyReplicas", 0),
+        routed=routed_of(work) if work else _told(seen),
     )
 
 
@@ -154,8 +172,10 @@ def available(seen: Observation, work: Work | None, counts: EngineCounts) -> Fin
     def finding(status: bool, reason: Reason, message: str) -> Finding:
         return Finding(ConditionType.AVAILABLE, status, reason, message)
 
-    if counts.ready:
-        return finding(True, Reason.SERVING, f"{_engines(counts.ready)} in {seen.region} ready to take requests.")
+    if counts.serving:
+        kept = f", {counts.warm} more kept warm" if counts.warm else ""
+        sentence = f"{_engines(counts.serving)} in {seen.region} ready to take requests{kept}."
+        return finding(True, Reason.SERVING, sentence)
     if work and not work.replicas:
         others = ", ".join(target.name for target in work.targets)
         return finding(
@@ -239,6 +259,16 @@ def _engines(count: int) -> str:
 def _deployment(seen: Observation) -> Any:
     service = seen.service
     return seen.children.get(Ref("Deployment", service.namespace, engine_name(service)), {})
+
+
+def _told(seen: Observation) -> int | None:
+    """How many engines the gateways were told to route; None: all, or nothing that can be read."""
+    service = seen.service
+    config_map = seen.children.get(Ref("ConfigMap", service.namespace, route_name(service)), {})
+    try:
+        return Route.parse(json.loads(config_map["data"][names.ROUTE_KEY])).routed
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _observed_outdated(seen: Observation, work: Work | None) -> bool:

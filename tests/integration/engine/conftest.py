@@ -205,15 +205,19 @@ def launch(model: Path) -> Iterator[Callable[..., EngineProcess]]:
 def engine(model: Path) -> Iterator[EngineProcess]:
     """A fast engine that all tests share."""
     process = EngineProcess(model)
-    yield process.wait_ready()
-    process.stop()
+    try:
+        yield process.wait_ready()
+    finally:
+        process.stop()
 
 
 @pytest.fixture(scope="session")
 def shared_paced_engine(model: Path) -> Iterator[EngineProcess]:
     process = EngineProcess(model, "--step-interval", "0.05", "--max-num-seqs", "2")
-    yield process.wait_ready()
-    process.stop()
+    try:
+        yield process.wait_ready()
+    finally:
+        process.stop()
 
 
 @pytest.fixture

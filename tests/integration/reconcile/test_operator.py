@@ -77,6 +77,22 @@ def test_an_accepted_service_gets_engines_a_route_and_a_status(
     assert len(events) == 1
 
 
+def test_warm_engines_are_run_with_the_others_and_the_route_says_how_many_take_requests(
+    server: Server, operator: Operator, service: str
+) -> None:
+    def engines() -> tuple[int, int | None]:
+        deployment = server.apps.read_namespaced_deployment(f"{service}-engine", "default")
+        route = server.core.read_namespaced_config_map(f"{service}-route", "default")
+        return deployment.spec.replicas, json.loads(route.data["route.json"]).get("routed")
+
+    server.create(service, defaults={"replicas": {"min": 2}, "warm": 1})
+    server.wait_accepted(service)
+    wait_for("a warm engine", lambda: engines() == (3, 2))
+
+    server.patch(service, {"defaults": {"replicas": {"min": 3}, "warm": 0}})
+    wait_for("the same engines, all routed", lambda: engines() == (3, None))
+
+
 def test_nothing_is_written_while_nothing_changes(server: Server, operator: Operator, service: str) -> None:
     server.create(service)
     server.wait_accepted(service)

@@ -41,17 +41,24 @@ def config_map(made: Route | str, name: str = "chat-route", namespace: str = "de
     }
 
 
-def pod(name: str, ip: str | None = "10.0.0.1", service: str = "chat", started: bool = True) -> dict[str, Any]:
-    """An engine's Pod."""
+def pod(
+    name: str, ip: str | None = "10.0.0.1", service: str = "chat", started: bool = True, ready: int | None = None
+) -> dict[str, Any]:
+    """An engine's Pod; `ready` is the minute since which it has been ready."""
+    condition = {"type": "Ready", "status": "False", "lastTransitionTime": "2030-01-01T00:59:00Z"}
+    if ready is not None:
+        condition |= {"status": "True", "lastTransitionTime": f"2030-01-01T00:{ready:02}:00Z"}
     return {
         "metadata": {
             "namespace": "default",
             "name": name,
             "uid": f"uid-{name}",
+            "creationTimestamp": "2030-01-01T00:00:00Z",
             "labels": {MANAGED_BY_LABEL: MANAGER, COMPONENT_LABEL: ENGINE_COMPONENT, SERVICE_LABEL: service},
         },
         "status": {
             "phase": "Running",
+            "conditions": [{"type": "Initialized", "status": "True"}, condition],
             **({"podIP": ip} if ip else {}),
             "containerStatuses": [{"name": "engine", "started": started, "ready": started}],
         },

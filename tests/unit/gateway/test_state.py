@@ -30,6 +30,12 @@ def test_the_version_that_most_regions_hold_wins_whoever_wrote_it() -> None:
     assert agreed_routes([says(old), says(new[0]), says(new[1])])["default/chat"] == new[0]
 
 
+def test_what_each_region_runs_by_itself_does_not_split_the_vote() -> None:
+    old = route(region="us-east", regions=(US,), routed=1)
+    new = route(region="eu-west", routed=2), route(region="ap-south", routed=5)
+    assert agreed_routes([says(old), says(new[0]), says(new[1])])["default/chat"] == new[0]
+
+
 def test_a_region_that_cannot_be_reached_has_no_say_about_what_others_know() -> None:
     stale = [says(route(regions=(US,)), reachable=False)] * 2
     assert agreed_routes([*stale, says(route())])["default/chat"] == route()

@@ -54,6 +54,11 @@ def test_a_gpu_spec_whose_accelerators_match_its_parallelism_is_accepted(observe
             "Region us-east is asked for at least 2",
         ),
         ({"defaults": {"replicas": {"min": 0}}}, Reason.REPLICAS_OUT_OF_RANGE, "No region runs"),
+        (
+            {"regions": [{"name": "us-east"}, {"name": "eu-west", "replicas": {"min": 0}, "warm": 2}]},
+            Reason.REPLICAS_OUT_OF_RANGE,
+            "eu-west is asked for 2 warm and no other engines",
+        ),
         ({"seen": {"claims": (OLDER,)}}, Reason.MODEL_NAME_TAKEN, "default/first"),
     ],
 )

@@ -97,6 +97,21 @@ def test_status_fits_120_columns_and_says_all() -> None:
     ]
 
 
+def test_warm_engines_are_counted_beside_those_that_take_requests() -> None:
+    kept = plan("eu-west")
+    kept = kept.model_copy(update={"spec": kept.spec.model_copy(update={"warm": 2})})
+    status = LLMServiceStatus(ready_replicas=2, warm_replicas=1)
+    warm = site(
+        "eu-west",
+        plans={"default/chat": kept},
+        services={"default/chat": ServiceSeen(LLMServiceSpec.parse(spec()), status)},
+    )
+    seen = fleet(eu_west=warm)
+    [line] = [each for each in show.service_text(seen, "default/chat") if each.startswith("  eu-west  ")]
+    assert line.split()[4:8] == ["2/2", "+", "1/2", "warm"]
+    assert any(" 2 + 2 warm " in each for each in show.plan_text(seen, ["default/chat"]))
+
+
 def test_conditions_that_are_not_as_they_should_be_are_shown_with_their_region() -> None:
     bad = Condition(
         type="Accepted",

@@ -48,6 +48,14 @@ def test_the_engines_of_a_failed_region_are_started_elsewhere() -> None:
     assert any("RegionUnhealthy: us-east is taken to be seen failing" in line for line in lines)
 
 
+def test_warm_engines_are_shown_beside_the_others_until_they_are_promoted() -> None:
+    services = (ROOT / "examples" / "chat.yaml").read_text().replace("max: 2}", "max: 2}\n    warm: 1")
+    usual = run(*FILES[2:], "-f", "-", IMAGE, stdin=services).stdout.splitlines()
+    without = run(*FILES[2:], "-f", "-", IMAGE, "--unhealthy", "us-east", stdin=services).stdout.splitlines()
+    assert [line.split()[4:] for line in usual[2:5]] == [["1", "+", "1", "warm"]] * 3
+    assert [line.split()[4:] for line in without[2:5]] == [["1", "+", "1", "warm"], ["2"], ["1", "+", "1", "warm"]]
+
+
 def test_a_drain_beyond_the_allowed_fraction_is_refused_with_the_leaders_sentence() -> None:
     output = " ".join(run(*FILES, IMAGE, "--drain", "us-east", "--drain", "eu-west").stdout.split())
     assert "eu-west: Serving, DrainRefused: Somebody asked to drain eu-west. Its traffic stays, as 1 of 3" in output

@@ -123,6 +123,22 @@ def test_engines_are_not_replaced_while_a_region_is_missing_and_everything_else_
     assert "ConfigMap" in kinds
 
 
+def test_a_warm_engine_is_promoted_by_writing_the_route_and_nothing_else(observe: Any) -> None:
+    before = control(plan=plan(replicas=3, warm=1))
+    running = decide(observe(seen={"control": before})).work
+    assert running is not None
+    children = {
+        Ref.of(each.manifest): each.manifest
+        for each in decide(observe(seen={"control": before})).changes
+        if isinstance(each, Apply)
+    }
+
+    decision = decide(observe(seen={"control": control(plan=plan(replicas=4, warm=0)), "children": children}))
+
+    assert running.engines == 4
+    assert [each.ref.kind for each in decision.changes] == ["ConfigMap"]
+
+
 def test_an_edit_that_a_minority_holds_says_so(observe: Any) -> None:
     seen = observe(seen={"control": control(holders=("us-east",))})
 

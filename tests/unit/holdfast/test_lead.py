@@ -97,6 +97,19 @@ def test_a_failing_region_is_drained_in_every_plan_and_its_engines_are_found_els
     assert decided.plans["ap-south"].traffic[0].state is TrafficState.DRAINED
 
 
+def test_warm_engines_are_in_every_plan_and_are_promoted_for_those_of_a_region_that_fails() -> None:
+    spec = service().spec
+    warm = spec.model_copy(update={"defaults": spec.defaults.model_copy(update={"warm": 1})})
+
+    usual = lead(service(spec=warm, names=NAMES[:2])).plans
+    without = lead(service(health={"us-east": Verdict.UNHEALTHY}, spec=warm)).plans
+
+    assert {name: (plan.replicas, plan.warm) for name, plan in usual.items()} == dict.fromkeys(NAMES, (2, 1))
+    assert {name: (plan.replicas, plan.warm) for name, plan in without.items()} == {
+        "us-east": (2, 1), "eu-west": (3, 0), "ap-south": (3, 0),
+    }  # fmt: skip
+
+
 def test_deciding_again_on_what_was_written_changes_nothing() -> None:
     first = lead(service(health={"us-east": Verdict.UNHEALTHY}))
     later = NOW + timedelta(seconds=5)

@@ -1,6 +1,6 @@
 """The objects that Holdfast makes, as golden files: read them to see what runs.
 
-`REFRESH_GOLDEN=1 pytest tests/unit/operator/test_manifests.py` writes them anew.
+`REFRESH_GOLDEN=1 pytest tests/unit/holdfast/test_manifests.py` writes them anew.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
             "imagePullSecrets": ["registry"],
         },
     },
+    "warm": {"defaults": {"replicas": {"min": 2, "max": 4}, "warm": 1}},
     "not-served-here": {"regions": [{"name": "eu-west"}, {"name": "ap-south", "weight": 10}]},
     "active-passive-old-cluster": {
         "traffic": {"mode": "ActivePassive", "maxStream": "90s"},

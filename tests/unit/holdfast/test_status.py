@@ -9,7 +9,9 @@ from typing import Any
 from holdfast.api.conditions import Condition, ConditionType, Reason
 from holdfast.api.llmservice import LLMServiceStatus
 from holdfast.domain.decide import decide
+from holdfast.domain.manifests import manifests
 from holdfast.domain.observation import EnginePod, Observation, Ref
+from holdfast.domain.plan import plan_alone
 from holdfast.domain.status import status, transitions, unreadable
 
 
@@ -56,6 +58,40 @@ def test_one_ready_engine_of_two_is_available_but_degraded(observe: Any) -> None
     assert said(result, ConditionType.AVAILABLE) == ("True", Reason.SERVING)
     assert said(result, ConditionType.PROGRESSING) == ("True", Reason.STARTING_ENGINES)
     assert said(result, ConditionType.DEGRADED) == ("True", Reason.ENGINES_MISSING)
+
+
+WARM = {"replicas": {"min": 2}, "warm": 1}
+
+
+def test_a_ready_engine_that_is_kept_warm_counts_as_one_that_takes_no_requests(observe: Any) -> None:
+    result = report(observe(defaults=WARM, seen={"children": deployment(3, 3)}))
+
+    assert (result.replicas, result.ready_replicas, result.warm_replicas) == (3, 2, 1)
+    assert condition(result, ConditionType.AVAILABLE).message == (
+        "2 engines in us-east ready to take requests, 1 more kept warm."
+    )
+    assert said(result, ConditionType.DEGRADED) == ("False", Reason.ALL_ENGINES_READY)
+
+
+def test_a_warm_engine_that_is_missing_is_told_and_the_routed_ones_are_counted_first(observe: Any) -> None:
+    result = report(observe(defaults=WARM, seen={"children": deployment(3, 2)}))
+
+    assert (result.ready_replicas, result.warm_replicas) == (2, 0)
+    assert said(result, ConditionType.PROGRESSING) == ("True", Reason.STARTING_ENGINES)
+    assert said(result, ConditionType.DEGRADED) == ("True", Reason.ENGINES_MISSING)
+
+
+def test_a_refused_spec_leaves_the_warm_engines_warm_in_the_count_as_well(observe: Any) -> None:
+    seen = observe(defaults=WARM)
+    told = {Ref.of(each): each for each in manifests(seen, plan_alone(seen)) if each["kind"] == "ConfigMap"}
+
+    result = report(observe(engine={"type": "warp"}, seen={"children": told | deployment(3, 3)}))
+    broken = report(
+        observe(engine={"type": "warp"}, seen={"children": {ref: {"data": None} for ref in told} | deployment(3, 3)})
+    )
+
+    assert (result.ready_replicas, result.warm_replicas) == (2, 1)
+    assert (broken.ready_replicas, broken.warm_replicas) == (3, 0)
 
 
 def test_no_ready_engine_is_not_available(observe: Any) -> None:

@@ -17,7 +17,7 @@ __all__ = ["manifests"]
 def manifests(seen: Observation, work: Work) -> list[dict[str, Any]]:
     """Every object that must exist in this region for the plan to hold; engines only where the region serves."""
     objects = [route(seen, work)]
-    if work.replicas:
+    if work.engines:
         objects += [deployment(seen, work), service(seen)]
         if budget := disruption_budget(seen):
             objects.append(budget)

@@ -20,14 +20,14 @@ ROUTED_AWAY_SECONDS = 5
 
 
 def deployment(seen: Observation, work: Work) -> dict[str, Any]:
-    """Engines are replaced one at a time, a new one ready before an old one goes."""
+    """Engines are replaced one at a time, a new one ready before an old one goes; the warm ones are among them."""
     service = seen.service
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(service, engine_name(service), names.ENGINE_COMPONENT),
         "spec": {
-            "replicas": work.replicas,
+            "replicas": work.engines,
             "selector": {"matchLabels": selector(service)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "progressDeadlineSeconds": STARTUP_LIMIT_SECONDS + 60,

@@ -10,7 +10,10 @@ from holdfast.domain.observation import Observation
 
 
 def disruption_budget(seen: Observation) -> dict[str, Any] | None:
-    """None where the cluster serves no such kind. A region's last engine may be evicted: the others carry on."""
+    """None where the cluster serves no such kind. A region's last engine may be evicted: the others carry on.
+
+    Warm engines count as any other: one stands in for a routed one that goes, so only one may be gone at a time.
+    """
     version = seen.capabilities.pod_disruption_budget
     if version is None:
         return None

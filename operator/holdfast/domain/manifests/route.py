@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from holdfast.api import names
+from holdfast.api.llmservice import LLMService
 from holdfast.api.route import Route
 from holdfast.domain.engines import ENGINES
 from holdfast.domain.manifests.metadata import metadata
@@ -24,6 +25,7 @@ def route(seen: Observation, work: Work) -> dict[str, Any]:
         region=seen.region,
         local=work.replicas > 0,
         engine_protocol=kind.protocol,
+        routed=routed_of(work),
         health_path=kind.ready_path,
         regions=work.targets,
         mode=service.spec.traffic.mode,
@@ -32,6 +34,16 @@ def route(seen: Observation, work: Work) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(service, f"{service.name}-route", names.ROUTE_COMPONENT),
+        "metadata": metadata(service, route_name(service), names.ROUTE_COMPONENT),
         "data": {names.ROUTE_KEY: json.dumps(content.wire(), sort_keys=True)},
     }
+
+
+def route_name(service: LLMService) -> str:
+    """Name of the ConfigMap."""
+    return f"{service.name}-route"
+
+
+def routed_of(work: Work) -> int | None:
+    """How many engines gateways are to route; None: all, as while engines are replaced there may be one more."""
+    return work.replicas if work.warm else None
