@@ -21,6 +21,7 @@ from typing import IO
 from .client import LoadSpec
 from .errors import LoadError, tail
 from .records import Record, Records, from_json
+from .worker import FINISH
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
@@ -94,6 +95,10 @@ class LoadProcess:
     def elapsed(self) -> float:
         """Seconds since the load's zero."""
         return time.monotonic() - self.start
+
+    def finish(self) -> None:
+        """Send nothing more; what runs is waited for by `result`. Not before `wait_begun`."""
+        self._process.send_signal(FINISH)
 
     def result(self) -> Records:
         """All records, once the load has ended; LoadError if it died."""

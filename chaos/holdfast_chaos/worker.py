@@ -1,7 +1,7 @@
 """The load's process: reads a `LoadSpec` as JSON from standard input and writes JSON lines to standard output.
 
 The first line tells the load's zero, then comes one line per record, and last what the load itself cost. A missing
-last line means that the process died.
+last line means that the process died. The signal `FINISH` ends the load early: what runs then is waited for.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from .load import generate
 from .records import Record, to_line
 
 NICENESS = -10
+FINISH = signal.SIGUSR1
 
 
 def main() -> None:
@@ -28,9 +30,15 @@ def main() -> None:
     spec = LoadSpec(**json.load(sys.stdin))
     gc.freeze()
     cpu, wall = time.process_time(), time.monotonic()
-    asyncio.run(generate(spec, lambda start: _write(json.dumps({"start": start})), _emit))
+    asyncio.run(_generate(spec))
     cost = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.monotonic() - wall}
     _write(json.dumps({"end": cost}))
+
+
+async def _generate(spec: LoadSpec) -> None:
+    enough = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(FINISH, enough.set)
+    await generate(spec, lambda start: _write(json.dumps({"start": start})), _emit, enough)
 
 
 def _take_precedence() -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 from kubernetes import client
-from tests.e2e.world import RATE, World, api_server_of, kill_processes_of, wait_for
+from tests.e2e.world import World, api_server_of, kill_processes_of, wait_for
 
-from holdfast_chaos.measure import Phase
 from holdfast_chaos.records import StreamOutcome
 
 pytestmark = pytest.mark.e2e
@@ -87,68 +86,50 @@ def test_every_node_has_accelerators_and_an_engine_that_wants_more_is_explained(
 
 @pytest.mark.parametrize("kind", ["kill", "freeze", "cut"])
 def test_a_region_that_fails_under_load_costs_no_request(healthy: World, kind: str) -> None:
-    seen, fault = healthy.under_load(kind, healthy.bed)
+    leader, _ = healthy.leader()
 
-    assert seen.requests_failed == 0, seen.failures
-    assert seen.requests == RATE * 28
-    assert seen.rto == 0.0
-    assert seen.regions[fault.region][Phase.BEFORE] > 0
-    assert seen.streams[StreamOutcome.FAILED] == 0
-    assert seen.streams[StreamOutcome.COMPLETED] > 0
+    with healthy.load() as load:
+        region = load.busiest(leave_out=leader)
+        healthy.bed.fault(kind, region)
+        wait_for("the drain", lambda: healthy.drained_by(leader, region))
+        healthy.bed.heal(region)
+        wait_for("every region's whole share", healthy.steady)
 
-
-class EngineKill:
-    """The fault that ends a region's engines at once."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._containers: set[str] = set()
-
-    def fault(self, _kind: str, region: str) -> None:
-        for pod in self._world.engine_pods(region):
-            self._containers |= {each.container_id for each in pod.status.container_statuses}
-            kill_processes_of(pod)
-
-    def heal(self, region: str) -> None:
-        wait_for("the engine's return", lambda: self._returned(region))
-
-    def _returned(self, region: str) -> bool:
-        statuses = [each for pod in self._world.engine_pods(region) for each in pod.status.container_statuses or ()]
-        return any(each.ready and each.container_id not in self._containers for each in statuses)
+    load.assert_nothing_failed()
 
 
 def test_engines_that_are_killed_under_load_cost_no_request(healthy: World) -> None:
-    seen, fault = healthy.under_load("kill the engines of", EngineKill(healthy), heal_at=12, seconds=20)
+    killed: set[str] = set()
 
-    assert seen.requests_failed == 0, seen.failures
-    assert seen.regions[fault.region][Phase.BEFORE] > 0
+    def returned(region: str) -> bool:
+        statuses = [each for pod in healthy.engine_pods(region) for each in pod.status.container_statuses or ()]
+        return any(each.ready and each.container_id not in killed for each in statuses)
 
+    with healthy.load() as load:
+        region = load.busiest()
+        for pod in healthy.engine_pods(region):
+            killed |= {each.container_id for each in pod.status.container_statuses}
+            kill_processes_of(pod)
+        wait_for("the engine's return", lambda: returned(region))
 
-class NewRevision:
-    """Not a fault but an edit: every region's engines are replaced at the same time."""
-
-    def __init__(self, world: World, argument: str) -> None:
-        self._world = world
-        self._argument = argument
-
-    def fault(self, _kind: str, _region: str) -> None:
-        arguments = self._world.service.manifest["spec"]["engine"]["args"]
-        self._world.service.manifest["spec"]["engine"]["args"] = [*arguments, self._argument]
-        self._world.regions[0].apply()
-
-    def heal(self, _region: str) -> None:
-        wait_for("new engines everywhere", lambda: all(map(self._replaced, self._world.names)))
-
-    def _replaced(self, region: str) -> bool:
-        pods = [pod for pod in self._world.engine_pods(region) if not pod.metadata.deletion_timestamp]
-        return len(pods) == 1 and self._argument in pods[0].spec.containers[0].args
+    load.assert_nothing_failed()
 
 
 def test_replacing_all_engines_under_load_costs_no_request_and_no_stream(healthy: World) -> None:
-    seen, _ = healthy.under_load("replace", NewRevision(healthy, "--max-num-seqs=48"), heal_at=9, seconds=30)
+    engine = healthy.service.manifest["spec"]["engine"]
+    argument = "--max-num-seqs=48"
 
-    assert seen.requests_failed == 0, seen.failures
-    assert sum(seen.streams.values()) == seen.streams[StreamOutcome.COMPLETED], seen.stream_failures
+    def replaced(region: str) -> bool:
+        pods = [pod for pod in healthy.engine_pods(region) if not pod.metadata.deletion_timestamp]
+        return len(pods) == 1 and argument in pods[0].spec.containers[0].args
+
+    with healthy.load() as load:
+        engine["args"] = [*engine["args"], argument]
+        healthy.regions[0].apply()
+        wait_for("new engines everywhere", lambda: all(map(replaced, healthy.names)))
+
+    load.assert_nothing_failed()
+    assert sum(load.seen.streams.values()) == load.seen.streams[StreamOutcome.COMPLETED], load.seen.stream_failures
 
 
 def test_a_gateway_restarts_from_its_files_without_operator_and_api_server(healthy: World) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import psutil
@@ -19,15 +22,25 @@ from kubernetes.config import new_client_from_config
 from holdfast.api import names
 from holdfast_chaos.client import LoadSpec
 from holdfast_chaos.edge import Edge
-from holdfast_chaos.experiment import Plan, Regions, run_experiment
 from holdfast_chaos.load_process import LoadProcess
-from holdfast_chaos.measure import Fault, Measurement, measure
+from holdfast_chaos.measure import Measurement, busiest_region, measure
+from holdfast_chaos.records import StreamOutcome
 from holdfast_chaos.service import RegionalService, Service, wait_until_serving
+from holdfast_testbed import state
+from holdfast_testbed.bare.components import enter_network
+from holdfast_testbed.bare.site import Site, bare_site
+from holdfast_testbed.commands import run
+from holdfast_testbed.errors import CommandError
 from holdfast_testbed.testbed import Testbed
 
 DEADLINE = 180.0
-RATE, STREAMS = 25, 5
-"""Requests a second and streams in flight: half of the demo's, as the machine carries three regions beside them."""
+RATE, STREAMS = 10, 3
+"""Requests a second and streams in flight: a fifth of the demo's, as the machine carries three regions beside them."""
+BEFORE_SECONDS, AFTER_SECONDS = 4.0, 3.0
+"""How long load runs before a test's body begins and after it has ended."""
+LONGEST_SECONDS = 600.0
+METRICS_PORT = 9090
+"""The operator's, in its Pod."""
 
 
 def wait_for(what: str, check: Callable[[], Any], seconds: float = DEADLINE) -> Any:
@@ -38,10 +51,65 @@ def wait_for(what: str, check: Callable[[], Any], seconds: float = DEADLINE) -> 
         try:
             if found := check():
                 return found
-        except (client.ApiException, OSError) as error:
+        except (client.ApiException, CommandError, OSError) as error:
             last = error
         time.sleep(0.2)
     pytest.fail(f"{what} did not happen within {seconds:g} s; last error: {last}")
+
+
+class Load:
+    """Load through the edge for as long as the body lasts; leaving it waits for the last answer.
+
+    A test says `with healthy.load() as load:` and afterwards asserts on `load.seen`.
+    """
+
+    seen: Measurement
+
+    def __init__(self, spec: LoadSpec) -> None:
+        self._process = LoadProcess(spec)
+
+    def __enter__(self) -> Load:
+        self._process.__enter__()
+        try:
+            self._process.wait_begun()
+            self.goes_on(BEFORE_SECONDS)
+        except BaseException:
+            self._process.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.goes_on(AFTER_SECONDS)
+                lasted = self._process.elapsed()
+                self._process.finish()
+                self.seen = measure(self._process.result(), None)
+                assert self.seen.requests >= RATE * (lasted - 1), "the load did not keep its rate"
+        finally:
+            self._process.stop()
+
+    def goes_on(self, seconds: float) -> None:
+        """Return when it has run for so much longer; it must not have ended by itself."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert self._process.running, "the load ended"
+            time.sleep(0.1)
+
+    def busiest(self, leave_out: str = "") -> str:
+        """The region that answers most, or most of the others."""
+        records = [each for each in list(self._process.records) if each.region != leave_out]
+        region = busiest_region(records, self._process.elapsed())
+        assert region is not None, "no answer named its region in the last seconds"
+        return region
+
+    def assert_nothing_failed(self) -> None:
+        """Every request was answered rightly, and every stream at least begun."""
+        assert self.seen.requests_failed == 0, self.seen.failures
+        assert self.seen.streams[StreamOutcome.FAILED] == 0, self.seen.stream_failures
+        assert self.seen.streams[StreamOutcome.COMPLETED] > 0
 
 
 @dataclass
@@ -63,17 +131,22 @@ class World:
     def wait_all_serve(self) -> None:
         """Until every region serves with its whole share, and an answer of each has come through the edge."""
         wait_until_serving(self.regions, lambda _: None, DEADLINE)
-        wait_for("every region's whole share", lambda: all(map(self._steady, self.regions)))
+        wait_for("every region's whole share", self.steady)
         self.edge.wait_for_regions(self.service.model, self.names, lambda _: None)
 
-    def under_load(
-        self, kind: str, regions: Regions, *, fault_at: float = 8, heal_at: float = 20, seconds: float = 28
-    ) -> tuple[Measurement, Fault]:
-        """Load through the edge with one fault in it; what the clients saw."""
-        spec = LoadSpec(url=self.edge.url, model=self.service.model, rate=RATE, seconds=seconds, streams=STREAMS)
-        with LoadProcess(spec) as load:
-            fault = run_experiment(load, Plan(kind, fault_at, heal_at), regions, lambda _: None, lambda _: None)
-            return measure(load.result(), fault), fault
+    def load(self) -> Load:
+        """Load through the edge."""
+        return Load(
+            LoadSpec(url=self.edge.url, model=self.service.model, rate=RATE, seconds=LONGEST_SECONDS, streams=STREAMS)
+        )
+
+    def drained_by(self, observer: str, region: str) -> bool:
+        """Whether the plan of one region gives another one no traffic."""
+        return any(each["region"] == region and each["state"] == "Drained" for each in self.plan(observer)["traffic"])
+
+    def steady(self) -> bool:
+        """Whether every region says that each has its whole share."""
+        return all(map(self._steady, self.regions))
 
     @staticmethod
     def _steady(region: RegionalService) -> bool:
@@ -97,12 +170,62 @@ class World:
 
     def plan(self, region: str) -> dict[str, Any]:
         """The plan of the service in one region."""
+        spec: dict[str, Any] = self.plan_object(region)["spec"]
+        return spec
+
+    def plan_object(self, region: str) -> dict[str, Any]:
+        """The same with its metadata."""
         with self.api(region) as api:
-            found: Any = client.CustomObjectsApi(api).get_namespaced_custom_object(
+            found: dict[str, Any] = client.CustomObjectsApi(api).get_namespaced_custom_object(
                 names.GROUP, names.VERSION, self.service.namespace, "regionplans", self.service.name
             )
-        spec: dict[str, Any] = found["spec"]
-        return spec
+        return found
+
+    def epochs(self) -> set[int]:
+        """The epochs of all regions' plans."""
+        return {self.plan(region)["epoch"] for region in self.names}
+
+    def has_quorum(self, region: str) -> bool:
+        """Whether a region's operator says that it reaches a majority; asked from inside of the region."""
+        path = f"/apis/{names.API_VERSION}/regions/{region}"
+        found = json.loads(self._inside(region, "kubectl", "--request-timeout=5s", "get", "--raw", path))
+        [quorum] = [each for each in found["status"]["conditions"] if each["type"] == "Quorum"]
+        return bool(quorum["status"] == "True")
+
+    def leads(self, region: str) -> bool:
+        """Whether a region's operator says that it leads; asked from inside of the region."""
+        path = f"/api/v1/namespaces/{names.NAMESPACE}/pods?labelSelector=app.kubernetes.io%2Fname%3Dholdfast-operator"
+        [pod] = json.loads(self._inside(region, "kubectl", "--request-timeout=5s", "get", "--raw", path))["items"]
+        url = f"http://{pod['status']['podIP']}:{METRICS_PORT}/metrics"
+        lines = self._inside(region, "curl", "--silent", "--fail", "--max-time", "5", url).splitlines()
+        return float(next(line for line in lines if line.startswith("holdfast_leading ")).split()[1]) == 1
+
+    def _inside(self, region: str, *command: str) -> str:
+        """Run a command where the region's own link does not matter."""
+        environment = {**os.environ, "KUBECONFIG": str(self.bed.kubeconfig(region))}
+        return run([*enter_network(self._sites()[region]), *command], env=environment)
+
+    @contextmanager
+    def backbone_cut(self) -> Iterator[None]:
+        """While it lasts no region reaches another; this machine, with the edge on it, reaches all."""
+        links = [site.addresses.link for site in self._sites().values()]
+
+        def isolate(state: str) -> None:
+            for link in links:
+                run(["bridge", "link", "set", "dev", link, "isolated", state])
+
+        try:
+            isolate("on")
+            yield
+        finally:
+            isolate("off")
+
+    def _sites(self) -> dict[str, Site]:
+        bed = state.load_bed(self.bed.name)
+        assert bed is not None
+        if bed.provider != "bare":
+            pytest.skip("regions that are no network namespaces of this machine cannot be parted")
+        return {name: bare_site(bed, name, Path()) for name in bed.regions}
 
     def operator_pod(self, region: str) -> Any:
         labels = "app.kubernetes.io/name=holdfast-operator"

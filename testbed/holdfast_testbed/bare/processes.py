@@ -18,6 +18,7 @@ from pathlib import Path
 
 from holdfast_testbed.state import write_atomically
 
+from . import precedence
 from .site import Site
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -67,6 +68,7 @@ def spawn(argv: list[str], log: Path) -> Process:
     ]
     pid = os.posix_spawnp(argv[0], argv, dict(os.environ), file_actions=actions, setsid=True)
     _DAEMONS.add(pid)
+    precedence.of_daemon(pid)
     return identify(pid) or Process(pid, 0, "")
 
 

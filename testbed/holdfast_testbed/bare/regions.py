@@ -22,7 +22,7 @@ from holdfast_testbed.progress import Progress, Update
 from holdfast_testbed.provider import FaultKind
 from holdfast_testbed.state import write_atomically
 
-from . import distance, images, network, node, processes
+from . import distance, images, network, node, precedence, processes
 from .certificates import ensure_credentials
 from .components import ALL, ON_THE_NODE, Component, command, enter_network, enter_node, expected
 from .configs import bind_mounts, kubeconfig, region_files
@@ -153,6 +153,7 @@ def _await_node(
 ) -> None:
     update("waiting for containerd")
     _await(site, Component.CONTAINERD, lambda: images.answers(site), wanted, "did not answer in time")
+    precedence.of_containers()
     if pause_archive is not None:
         images.ensure_image(site, pause_archive)
     update("waiting for the node")

@@ -68,6 +68,20 @@ def test_an_engine_killed_midway_shows_as_failed_requests_and_truncated_streams(
     assert measured.streams[StreamOutcome.FAILED] > 0
 
 
+def test_a_load_that_is_finished_early_sends_nothing_more_and_waits_for_its_answers(engine: Any) -> None:
+    with LoadProcess(spec(engine, seconds=60)) as load:
+        load.wait_begun()
+        pause = threading.Event()
+        while len(load.records) < 10 and load.running:
+            pause.wait(0.05)
+        load.finish()
+        records = load.result()
+
+    assert 10 <= len(records.requests) < 60 * 20
+    assert {request.error for request in records.requests} == {""}
+    assert [stream.outcome for stream in records.streams] == [StreamOutcome.COMPLETED] * 3
+
+
 def test_a_model_that_is_not_served_fails_every_request(engine: Any) -> None:
     records = run(spec(engine, model="another", seconds=1))
 
