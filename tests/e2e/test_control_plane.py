@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -58,6 +59,32 @@ def test_the_leaders_region_dies_and_its_traffic_is_drained_by_the_next(healthy:
         wait_for("every region's whole share", healthy.steady)
 
     load.assert_nothing_failed()
+
+
+def test_engines_that_hang_under_load_are_seen_drained_and_forgiven(healthy: World) -> None:
+    with healthy.load() as load:
+        region = load.busiest()
+        other = next(name for name in healthy.names if name != region)
+        hanging = [each for pod in healthy.engine_pods(region) for each in generation_loops(pod)]
+        signal_all(hanging, signal.SIGSTOP)
+        begun = time.monotonic()
+        try:
+            wait_for("a verdict", lambda: healthy.verdict(other, region) == "Unhealthy")
+            print(f"{region}: Unhealthy for {other} after {time.monotonic() - begun:.1f} s")
+            wait_for("the drain", lambda: healthy.drained_by(other, region))
+            print(f"{region}: drained after {time.monotonic() - begun:.1f} s")
+        finally:
+            signal_all(hanging, signal.SIGCONT)
+        wait_for("every region's whole share", healthy.steady)
+
+    load.assert_nothing_failed()
+
+
+def generation_loops(pod: Any) -> list[psutil.Process]:
+    """The processes that generate tokens; the one that answers health checks is another."""
+    found = [each for each in processes_of(pod) if "holdfast_engine.worker" in each.cmdline()]
+    assert found, "no generation loop was found"
+    return found
 
 
 def test_a_leader_that_is_cut_off_steps_down_and_follows_the_next(healthy: World) -> None:

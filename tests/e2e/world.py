@@ -185,6 +185,16 @@ class World:
         """The epochs of all regions' plans."""
         return {self.plan(region)["epoch"] for region in self.names}
 
+    def verdict(self, observer: str, region: str) -> str:
+        """What one region's observer holds of the service in another."""
+        with self.api(observer) as api:
+            found: Any = client.CustomObjectsApi(api).get_cluster_custom_object(
+                names.GROUP, names.VERSION, "regions", region
+            )
+        key = f"{self.service.namespace}/{self.service.name}"
+        seen = found.get("status", {}).get("services", ())
+        return next((str(each["verdict"]) for each in seen if each["service"] == key), "")
+
     def has_quorum(self, region: str) -> bool:
         """Whether a region's operator says that it reaches a majority; asked from inside of the region."""
         path = f"/apis/{names.API_VERSION}/regions/{region}"
