@@ -21,10 +21,11 @@ from holdfast.adapters import metrics
 from holdfast.adapters.cluster import Cluster
 from holdfast.adapters.observe import Watched
 from holdfast.api import names
-from holdfast.api.conditions import Condition, ConditionStatus, ConditionType
+from holdfast.api.conditions import Condition
 from holdfast.config import Config
 from holdfast.domain.observation import Capabilities, Manifest
 from holdfast.domain.revision import digest
+from holdfast.domain.status import is_bad
 from holdfast.errors import ClusterError
 from holdfast.fleet import Fleet
 from holdfast.reconcile import Reconciler
@@ -36,6 +37,9 @@ PODS = "pods.v1"
 OURS = {names.MANAGED_BY_LABEL: names.MANAGER}
 SETTLE_SECONDS = 0.1
 """Events come in bursts; those of this time after the first are answered by one pass."""
+
+AT_ONCE = 8
+"""Services that have a pass at the same time. What happens to one that waits for its turn is answered by one pass."""
 
 NOT_READY_SECONDS = 0.2
 """How long a daemon waits before it asks again whether the regions are known."""
@@ -95,6 +99,7 @@ def configure_kopf(settings: kopf.OperatorSettings) -> None:
 def register(registry: kopf.OperatorRegistry, cluster: Cluster, config: Config, capabilities: Capabilities) -> None:
     """Attach every handler to the registry."""
     wakes = Wakes()
+    turns = asyncio.Semaphore(AT_ONCE)
     fleet = Fleet(cluster, config, capabilities, wakes.by_name)
 
     @kopf.on.startup(registry=registry)
@@ -120,8 +125,9 @@ def register(registry: kopf.OperatorRegistry, cluster: Cluster, config: Config, 
         flag = wakes.flag(key)
         try:
             while not stopped:
-                flag.clear()
-                due = await _safe_pass(reconciler, fleet, body, key, kwargs)
+                async with turns:
+                    flag.clear()
+                    due = await _safe_pass(reconciler, fleet, body, key, kwargs)
                 await _wait_for_any(flag, stopped, due)
         finally:
             wakes.forget(key)
@@ -233,11 +239,7 @@ async def _wait_for_any(flag: asyncio.Event, stopped: kopf.DaemonStopped, second
 
 def _announce(body: kopf.Body, condition: Condition) -> None:
     """One event on the service for one condition that changed."""
-    worrying = condition.type in (ConditionType.DEGRADED, ConditionType.DIVERTED)
-    bad = (condition.status == ConditionStatus.TRUE) == worrying
-    if condition.type == ConditionType.PROGRESSING:
-        bad = False
-    kind = "Warning" if bad else "Normal"
+    kind = "Warning" if is_bad(condition) else "Normal"
     kopf.event(
         body,
         type=kind,

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +37,7 @@ class Election:
         self._region = region
         self._changed = changed
         self._manifests: dict[str, Manifest] = {}
+        self._seals: dict[str, NextRead] = {}
         self._was: int | None = None
 
     @property
@@ -97,7 +98,13 @@ class Election:
             log.info("gave the leadership of epoch %s back", leading)
 
     async def seal_of(self, voter: str, cluster: Cluster) -> int:
-        """The epoch that a region is sealed with now. Raises ClusterError: without it no new plan may be acted on."""
+        """The epoch that a region is sealed with now. Raises ClusterError: without it no new plan may be acted on.
+
+        It is read after it was asked for; many that ask at once share a read.
+        """
+        return await self._seals.setdefault(voter, NextRead(lambda: self._seal_of(voter, cluster))).get()
+
+    async def _seal_of(self, voter: str, cluster: Cluster) -> int:
         try:
             return _lease(await cluster.get(LEASES, Ref("Lease", self._namespace, names.LEASE), REQUEST_SECONDS)).epoch
         except NotFound:
@@ -173,6 +180,26 @@ class Election:
             self._changed()
         metrics.LEADING.set(epoch is not None)
         metrics.EPOCH.set(self.elector.largest_epoch())
+
+
+class NextRead:
+    """A read that all who ask before it begins share; who asks while it is under way gets the next one."""
+
+    def __init__(self, read: Callable[[], Awaitable[int]]) -> None:
+        self._read = read
+        self._next: asyncio.Task[int] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def get(self) -> int:
+        """What is read from now on. Raises what the read raises."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._run())
+        return await asyncio.shield(self._next)
+
+    async def _run(self) -> int:
+        async with self._one_at_a_time:
+            self._next = None
+            return await self._read()
 
 
 def _lease(manifest: Manifest) -> Lease:

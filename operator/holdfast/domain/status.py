@@ -247,9 +247,24 @@ TROUBLES: tuple[tuple[Reason, Callable[[EnginePod], bool], Callable[[EnginePod],
 
 
 def transitions(before: Iterable[Condition], after: Iterable[Condition]) -> list[Condition]:
-    """The conditions whose status or reason changed: each is worth one event."""
+    """The conditions whose status or reason changed: each is worth one event.
+
+    Of a service that is new, only whether it was accepted and what is wrong with it: that nothing runs yet is no news.
+    """
     known = {condition.type: (condition.status, condition.reason) for condition in before}
-    return [each for each in after if known.get(each.type) != (each.status, each.reason)]
+    changed = [each for each in after if known.get(each.type) != (each.status, each.reason)]
+    news = [each for each in changed if each.type == ConditionType.ACCEPTED or each.type in known]
+    return news + [
+        each for each in changed if each not in news and each.type == ConditionType.DEGRADED and is_bad(each)
+    ]
+
+
+def is_bad(condition: Condition) -> bool:
+    """Whether somebody should look."""
+    if condition.type == ConditionType.PROGRESSING:
+        return False
+    worrying = condition.type in (ConditionType.DEGRADED, ConditionType.DIVERTED)
+    return (condition.status == ConditionStatus.TRUE) == worrying
 
 
 def _engines(count: int) -> str:

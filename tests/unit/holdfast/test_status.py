@@ -172,6 +172,14 @@ def test_the_transition_time_moves_only_with_the_status(observe: Any) -> None:
     assert [each.type for each in transitions(first.conditions, flipped.conditions)] == [ConditionType.AVAILABLE]
 
 
+def test_of_a_new_service_only_its_acceptance_and_what_is_wrong_is_news(observe: Any) -> None:
+    fine = report(observe(seen={"children": deployment(2, 0)}))
+    broken = report(observe(seen={"children": deployment(2, 0)}), failures=("The Deployment was refused.",))
+
+    assert [each.reason for each in transitions((), fine.conditions)] == [Reason.ACCEPTED]
+    assert [each.reason for each in transitions((), broken.conditions)] == [Reason.ACCEPTED, Reason.APPLY_FAILED]
+
+
 def test_a_status_survives_the_way_through_an_api_server(observe: Any) -> None:
     result = report(observe(seen={"children": deployment(2, 1)}))
 
