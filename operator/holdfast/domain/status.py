@@ -24,6 +24,16 @@ from holdfast.domain.observation import Control, EnginePod, Observation, Ref
 from holdfast.domain.plan import Work
 
 
+NOT_YET = {
+    Reason.HELD_BY_MINORITY,
+    Reason.NO_PLAN_YET,
+    Reason.PLAN_OUTDATED,
+    Reason.NO_ENGINE_READY,
+    Reason.ENGINES_MISSING,
+}
+"""Reasons that every service passes through when it is new."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What one condition is about to say."""
@@ -253,9 +263,10 @@ def transitions(before: Iterable[Condition], after: Iterable[Condition]) -> list
     """
     known = {condition.type: (condition.status, condition.reason) for condition in before}
     changed = [each for each in after if known.get(each.type) != (each.status, each.reason)]
-    news = [each for each in changed if each.type == ConditionType.ACCEPTED or each.type in known]
-    return news + [
-        each for each in changed if each not in news and each.type == ConditionType.DEGRADED and is_bad(each)
+    return [
+        each
+        for each in changed
+        if each.type in known or each.type == ConditionType.ACCEPTED or (is_bad(each) and each.reason not in NOT_YET)
     ]
 
 

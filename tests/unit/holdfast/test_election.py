@@ -15,11 +15,13 @@ class Counter:
 
     def __init__(self) -> None:
         self.begun = 0
+        self.under_way = asyncio.Event()
         self.go_on = asyncio.Event()
 
     async def read(self) -> int:
         self.begun += 1
         mine = self.begun
+        self.under_way.set()
         await self.go_on.wait()
         return mine
 
@@ -36,8 +38,7 @@ async def test_who_asks_while_a_read_is_under_way_gets_the_next_one() -> None:
     counter = Counter()
     reads = NextRead(counter.read)
     early = asyncio.create_task(reads.get())
-    while not counter.begun:
-        await asyncio.sleep(0)
+    await counter.under_way.wait()
     late = [asyncio.create_task(reads.get()) for _ in range(3)]
     await asyncio.sleep(0)
     counter.go_on.set()
@@ -67,8 +68,7 @@ async def test_who_gives_up_takes_the_read_from_nobody() -> None:
     counter = Counter()
     reads = NextRead(counter.read)
     impatient, patient = asyncio.create_task(reads.get()), asyncio.create_task(reads.get())
-    while not counter.begun:
-        await asyncio.sleep(0)
+    await counter.under_way.wait()
     impatient.cancel()
     with pytest.raises(asyncio.CancelledError):
         await impatient
