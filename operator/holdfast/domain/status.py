@@ -23,7 +23,6 @@ from holdfast.domain.manifests.route import route_name, routed_of
 from holdfast.domain.observation import Control, EnginePod, Observation, Ref
 from holdfast.domain.plan import Work
 
-
 NOT_YET = {
     Reason.HELD_BY_MINORITY,
     Reason.NO_PLAN_YET,
