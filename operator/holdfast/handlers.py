@@ -38,11 +38,12 @@ OURS = {names.MANAGED_BY_LABEL: names.MANAGER}
 SETTLE_SECONDS = 0.1
 """Events come in bursts; those of this time after the first are answered by one pass."""
 
-AT_ONCE = 8
-"""Services that have a pass at the same time. What happens to one that waits for its turn is answered by one pass."""
-
 NOT_READY_SECONDS = 0.2
 """How long a daemon waits before it asks again whether the regions are known."""
+
+AT_ONCE = 8
+"""Passes at the same time: more would only queue at the API server, in front of the Leases that must be renewed. What
+happens meanwhile to a service that waits for its turn is answered by one pass."""
 
 Key = tuple[str, str]
 """Namespace and name of a service."""
@@ -140,19 +141,21 @@ def register(registry: kopf.OperatorRegistry, cluster: Cluster, config: Config, 
 
 
 def _register_indexes(registry: kopf.OperatorRegistry, wakes: Wakes) -> None:
-    def by_service(body: kopf.Body, **_: Any) -> dict[Key, Manifest]:
+    # All of them are coroutines, though none waits: kopf would run functions in threads, one for each event, and
+    # flags may be set by the loop's own thread only.
+    async def by_service(body: kopf.Body, **_: Any) -> dict[Key, Manifest]:
         return {_service_of(body): _plain(body)}
 
-    def by_kind(body: kopf.Body, **_: Any) -> dict[str, Manifest]:
+    async def by_kind(body: kopf.Body, **_: Any) -> dict[str, Manifest]:
         return {"all": _plain(body)}
 
-    def wake_one(body: kopf.Body, **_: Any) -> None:
+    async def wake_one(body: kopf.Body, **_: Any) -> None:
         wakes.one(_service_of(body))
 
     models: dict[Key, str] = {}
     regions: dict[str, str] = {}
 
-    def wake_rivals(body: kopf.Body, event: kopf.RawEvent, **_: Any) -> None:
+    async def wake_rivals(body: kopf.Body, event: kopf.RawEvent, **_: Any) -> None:
         # A service, and those that use the same model name, or did: the others have no part in it.
         key = (body.metadata.namespace or "", body.metadata.name or "")
         gone = event["type"] == "DELETED"
@@ -163,7 +166,7 @@ def _register_indexes(registry: kopf.OperatorRegistry, wakes: Wakes) -> None:
         for each in (key, *rivals):
             wakes.one(each)
 
-    def wake_every(body: kopf.Body, event: kopf.RawEvent, **_: Any) -> None:
+    async def wake_every(body: kopf.Body, event: kopf.RawEvent, **_: Any) -> None:
         # Only what a Region says matters here, not what an observer sees of it, which changes often.
         name, after = body.metadata.name or "", "" if event["type"] == "DELETED" else digest(dict(body.spec))
         if regions.get(name) != after:

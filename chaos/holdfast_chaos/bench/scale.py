@@ -82,8 +82,8 @@ def scale(fleet: Fleet, count: int, update: Update) -> Found:
             Figure("writes per service, all operators", [sum(writes.values())], "", digits=1),
             Figure("decisions per service, by operator", passes, "", digits=1),
             Figure("leaderships won meanwhile", [won], "", aim=0, digits=0),
-            Figure("memory, by operator", [use.rss / MIB for use in uses.values()], "MiB", digits=1),
-            Figure(f"{idle} by operator", [use.cpu for use in uses.values()], "%", digits=1),
+            Figure("memory, by operator", [use.rss / MIB for use in uses.values()], "MiB", aim=200, digits=1),
+            Figure(f"{idle} by operator", [use.cpu for use in uses.values()], "%", aim=5, digits=1),
         ],
         {
             "services": count,
