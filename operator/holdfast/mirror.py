@@ -62,10 +62,20 @@ class Mirror:
         """Why it cannot be read now; empty while it can."""
         self.touched: set[str] = set()
         """Objects that changed; whoever follows single ones takes them out."""
+        self._seen = 0
+        """The resource version up to which everything that happened is in the copy."""
         self._request = request
         self._selector = selector
         self._changed = changed
         self._pace = pace or Pace()
+
+    def remember(self, thing: KubernetesObject) -> None:
+        """Take up the answer to an own write before the watch brings it.
+
+        Not if the watch has brought that or more already: then the object may have changed again, or be gone.
+        """
+        if _version_of(thing) > self._seen:
+            self.objects[identity(thing)] = thing
 
     async def run(self) -> None:
         """Keeps the copy current until cancelled."""
@@ -108,6 +118,7 @@ class Mirror:
             body = json.loads(await response.read())
         objects = {identity(item): item for item in body["items"]}
         version = str(body["metadata"]["resourceVersion"])
+        self._seen = _version(version)
         if not self.complete or objects != self.objects:
             before = self.objects
             self.touched |= {each for each in {*before, *objects} if before.get(each) != objects.get(each)}
@@ -147,10 +158,21 @@ class Mirror:
             self.touched.add(name)
             if kind == "DELETED":
                 self.objects.pop(name, None)
-            else:
-                self.objects[name] = thing
+            elif name not in self.objects or _version_of(self.objects[name]) <= _version_of(thing):
+                self.objects[name] = thing  # else an own write that came later is known already
             self._changed.set()
-        return str(thing["metadata"]["resourceVersion"])
+        version = str(thing["metadata"]["resourceVersion"])
+        self._seen = max(self._seen, _version(version))
+        return version
+
+
+def _version(text: str) -> int:
+    """Resource versions are opaque by contract, but count up in every API server there is; 0 if one does not."""
+    return int(text) if text.isdigit() else 0
+
+
+def _version_of(thing: KubernetesObject) -> int:
+    return _version(str(thing["metadata"]["resourceVersion"]))
 
 
 def check(status: int, reason: str | None) -> None:

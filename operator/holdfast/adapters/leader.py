@@ -178,7 +178,7 @@ class Leader:
             log.warning("the plan of %s for %s could not be written: %s", service, region, error)
             return False
         metrics.WRITES.labels("RegionPlan").inc()
-        _remember(site, service, answer)
+        site.plans.remember(answer)
         return True
 
 
@@ -206,9 +206,3 @@ def _manifest(service: str, plan: RegionPlanSpec, copy: Manifest, before: Manife
         "metadata": {**kept, "namespace": namespace, "name": name, "labels": labels, "ownerReferences": [owner]},
         "spec": plan.wire(),
     }
-
-
-def _remember(site: Site, service: str, answer: dict[str, Any]) -> None:
-    known = site.plans.objects.get(service)
-    if known is None or int(known["metadata"]["resourceVersion"]) < int(answer["metadata"]["resourceVersion"]):
-        site.plans.objects[service] = answer

@@ -103,7 +103,7 @@ class Replicator:
 
     async def _put(self, service: str, manifest: Manifest) -> None:
         try:
-            self._remember(service, await self._cluster.replace(manifest))
+            self._remember(await self._cluster.replace(manifest))
         except Conflict as error:
             log.debug("%s changed meanwhile: %s", service, error)
         except NotFound:
@@ -120,7 +120,7 @@ class Replicator:
             log.info("%s: deleted, as it was deleted in another region", service)
         elif isinstance(step, Renew):
             assert manifest is not None
-            self._remember(service, await self._cluster.replace(_stamped(manifest, manifest["spec"], step.stamp)))
+            self._remember(await self._cluster.replace(_stamped(manifest, manifest["spec"], step.stamp)))
             log.info("%s: stamped as edit %s, incarnation %s", service, step.stamp.number, step.stamp.incarnation)
         else:
             if said and manifest:  # said before it is done: a crash in between says it twice rather than never
@@ -145,12 +145,14 @@ class Replicator:
         if generation != step.stamp.generation:  # this API server stores the spec in another way
             stamp = step.stamp.model_copy(update={"generation": generation})
             answer = await self._cluster.replace(_stamped(answer, answer["spec"], stamp))
-        self._remember(service, answer)
+        self._remember(answer)
         version = step.source.version
         log.info("%s: brought to edit %s, made in %s", service, version.number, step.source.origin)
 
-    def _remember(self, service: str, answer: dict[str, Any]) -> None:
-        self._sites.own.services.objects[service] = answer
+    def _remember(self, answer: Manifest) -> None:
+        gone = "deletionTimestamp" in answer["metadata"] and not _finalizers(answer)
+        if not gone:  # else it went with this very write
+            self._sites.own.services.remember(answer)
 
     def _held(self, site: Site, service: str) -> Held:
         manifest = site.services.objects.get(service)
