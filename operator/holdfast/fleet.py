@@ -26,7 +26,7 @@ from holdfast.adapters.observe import parse_service, read_plan, read_regions
 from holdfast.adapters.probes import PERIOD_SECONDS, Observer, Target
 from holdfast.adapters.regionstatus import RegionStatuses
 from holdfast.adapters.replicate import Replicator
-from holdfast.adapters.sites import Sites
+from holdfast.adapters.sites import Site, Sites
 from holdfast.api.region import RegionRole, RegionSpec
 from holdfast.config import Config
 from holdfast.domain.health import Limits, Thresholds
@@ -75,6 +75,10 @@ class Fleet:
         """Service → the version of its spec, and what is probed for it."""
         self._current: set[str] = set()
         """The regions that were known to be seen as they are when the last pass began."""
+        self._heard: set[str] = set()
+        """The observers that were heard when the last pass began."""
+        self._said: dict[tuple[str, str, str], Said] = {}
+        """(credentials of a site, site, region) → what its `Region` object said when the last pass began."""
         self._keys: dict[str, str] = {}
         """Region → the credentials that its Lease's uid was read with."""
         self._again: dict[str, float] = {}
@@ -197,20 +201,40 @@ class Fleet:
         """The services that something happened to since the last pass.
 
         All of them if a region came into sight or was lost from it: what is only done once it is known what every
-        region holds may be due, although no object changed.
+        region holds may be due, although no object changed. And all if an observer is heard again, or no longer.
         """
         touched, self._waiting = self._waiting, set()
         current = {name for name, site in self.sites.all.items() if site.current()}
-        all_of_them, self._current = current != self._current, current
+        heard = self.heartbeats.heard()
+        all_of_them = (current, heard) != (self._current, self._heard)
+        self._current, self._heard = current, heard
         for site in self.sites.all.values():
             for mirror in (site.services, site.plans):
                 touched |= mirror.touched
                 mirror.touched = set()
-            all_of_them |= bool(site.regions.touched)
+            for region in site.regions.touched:
+                concerned = self._concerned(site, region)
+                all_of_them |= concerned is None
+                touched |= concerned or set()
             site.regions.touched = set()
         if all_of_them:
             touched |= set(self.sites.own.services.objects) | self.replicator.buried()
         return touched
+
+    def _concerned(self, site: Site, region: str) -> set[str] | None:
+        """The services that a change of a `Region` object concerns; None: all.
+
+        Observers write there what they see of each service: with many services, one of them differs again and again.
+        """
+        key = (site.key, site.name, region)
+        before, manifest = self._said.pop(key, None), site.regions.objects.get(region)
+        if manifest is None:
+            return None
+        after = self._said[key] = said_by(manifest)
+        if before is None or before.of_all != after.of_all:
+            return None
+        names = {*before.of_each, *after.of_each}
+        return {each for each in names if before.of_each.get(each) != after.of_each.get(each)}
 
     async def _serve(self, service: str) -> None:
         try:
@@ -270,6 +294,29 @@ class Fleet:
             found[name] = known if known and known[0] == version else (version, list(targets_of(name, manifest)))
         self._probed = found
         return serving, [each for _, targets in found.values() for each in targets if each.region in serving]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a `Region` object says that services depend on."""
+
+    of_all: Any
+    of_each: Mapping[str, list[Any]]
+    """Service → its entries in the status."""
+
+
+def said_by(manifest: Manifest) -> Said:
+    """What a `Region` object says; its own verdict and conditions are for people."""
+    meta = manifest["metadata"]
+    rest: dict[str, Any] = {}
+    of_each: dict[str, list[Any]] = {}
+    for key, value in manifest.get("status", {}).items():
+        if isinstance(value, list) and all(isinstance(each, Mapping) and "service" in each for each in value):
+            for each in value:
+                of_each.setdefault(str(each["service"]), []).append((key, each))
+        elif key not in ("verdict", "conditions"):
+            rest[key] = value
+    return Said((meta.get("annotations"), manifest.get("spec"), rest), of_each)
 
 
 async def _forever(what: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -61,3 +61,43 @@ def test_everything_is_looked_at_when_a_region_is_lost_from_sight_and_when_it_re
     plans.reachable = True  # the last of its mirrors that is read again, and nothing in it differs
     assert fleet._touched() == {"default/chat", "default/code"}
     assert fleet._touched() == set()
+
+
+def region(services: dict[str, str], *, verdict: str = "Healthy", annotations: dict[str, str] | None = None) -> Any:
+    seen = [{"service": name, "verdict": each} for name, each in services.items()]
+    status = {"observer": "eu-west", "verdict": verdict, "services": seen, "conditions": [{"type": verdict}]}
+    return {"metadata": {"annotations": annotations or {}}, "spec": {}, "status": status}
+
+
+def say(fleet: Fleet, manifest: Any) -> None:
+    regions = fleet.sites.peers["eu-west"].regions
+    regions.objects["us-east"], regions.touched = manifest, {"us-east"}
+
+
+def test_what_an_observer_sees_of_one_service_concerns_that_one(fleet: Fleet) -> None:
+    say(fleet, region({"default/chat": "Healthy", "default/code": "Healthy"}))
+    assert fleet._touched() == {"default/chat", "default/code"}  # the first sight
+
+    say(fleet, region({"default/chat": "Healthy", "default/code": "Unhealthy"}))
+    assert fleet._touched() == {"default/code"}
+
+    say(fleet, region({"default/chat": "Healthy"}))
+    assert fleet._touched() == {"default/code"}
+
+    say(fleet, region({"default/chat": "Healthy"}, verdict="Unhealthy"))
+    assert fleet._touched() == set()
+
+
+def test_what_people_ask_of_a_region_concerns_every_service(fleet: Fleet) -> None:
+    say(fleet, region({"default/chat": "Healthy"}))
+    fleet._touched()
+
+    say(fleet, region({"default/chat": "Healthy"}, annotations={"drain": "yes"}))
+    assert fleet._touched() == {"default/chat", "default/code"}
+
+
+def test_an_observer_that_is_heard_again_concerns_every_service(fleet: Fleet) -> None:
+    fleet.heartbeats.heard_at["eu-west"] = time.monotonic()
+
+    assert fleet._touched() == {"default/chat", "default/code"}
+    assert fleet._touched() == set()
