@@ -30,6 +30,7 @@ from .kubeapi import KubeApi, wait_until
 from .site import Site
 
 START_SECONDS = 120.0
+YOUNG_SECONDS = 60.0
 API = (Component.ETCD, Component.API_SERVER)
 CLIENTS = (Component.CONTROLLERS, Component.SCHEDULER, Component.KUBELET, Component.PROXY)
 """What needs the API server from its start."""
@@ -196,9 +197,10 @@ def _unmount_below(*folders: Path) -> None:
 
 
 def _remove_cgroups(site: Site) -> None:
-    """Remove the region's cgroups from every hierarchy, the innermost first."""
+    """Remove the region's cgroups from every hierarchy, the innermost first, and what ended containers have left."""
     roots = [Path("/sys/fs/cgroup"), *(path for path in Path("/sys/fs/cgroup").glob("*") if path.is_dir())]
     for root in roots:
+        _remove_ended_containers(root / precedence.CONTAINERS)
         top = root / site.cgroup.lstrip("/")
         if not top.is_dir():
             continue
@@ -206,6 +208,14 @@ def _remove_cgroups(site: Site) -> None:
             _rmdir(Path(folder))
         for parent in (top.parent, top.parent.parent):
             _rmdir(parent)
+
+
+def _remove_ended_containers(top: Path) -> None:
+    """containerd leaves their cgroups. A young one may be of a container that another region is about to start."""
+    for folder, _, _ in os.walk(top, topdown=False):
+        with contextlib.suppress(OSError):
+            if time.time() - Path(folder).stat().st_mtime > YOUNG_SECONDS:
+                _rmdir(Path(folder))
 
 
 def _rmdir(folder: Path) -> None:
