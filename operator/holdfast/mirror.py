@@ -74,7 +74,7 @@ class Mirror:
 
         Not if the watch has brought that or more already: then the object may have changed again, or be gone.
         """
-        if _version_of(thing) > self._seen:
+        if version_of(thing) > self._seen:
             self.objects[identity(thing)] = thing
 
     async def run(self) -> None:
@@ -118,7 +118,7 @@ class Mirror:
             body = json.loads(await response.read())
         objects = {identity(item): item for item in body["items"]}
         version = str(body["metadata"]["resourceVersion"])
-        self._seen = _version(version)
+        self._seen = _number(version)
         if not self.complete or objects != self.objects:
             before = self.objects
             self.touched |= {each for each in {*before, *objects} if before.get(each) != objects.get(each)}
@@ -158,21 +158,21 @@ class Mirror:
             self.touched.add(name)
             if kind == "DELETED":
                 self.objects.pop(name, None)
-            elif name not in self.objects or _version_of(self.objects[name]) <= _version_of(thing):
+            elif name not in self.objects or version_of(self.objects[name]) <= version_of(thing):
                 self.objects[name] = thing  # else an own write that came later is known already
             self._changed.set()
         version = str(thing["metadata"]["resourceVersion"])
-        self._seen = max(self._seen, _version(version))
+        self._seen = max(self._seen, _number(version))
         return version
 
 
-def _version(text: str) -> int:
+def version_of(thing: KubernetesObject) -> int:
     """Resource versions are opaque by contract, but count up in every API server there is; 0 if one does not."""
-    return int(text) if text.isdigit() else 0
+    return _number(str(thing["metadata"].get("resourceVersion", "")))
 
 
-def _version_of(thing: KubernetesObject) -> int:
-    return _version(str(thing["metadata"]["resourceVersion"]))
+def _number(version: str) -> int:
+    return int(version) if version.isdigit() else 0
 
 
 def check(status: int, reason: str | None) -> None:

@@ -19,6 +19,7 @@ from holdfast.api.region import Region, RegionSpec
 from holdfast.api.regionplan import RegionPlan, RegionPlanSpec
 from holdfast.config import Config
 from holdfast.domain.observation import Capabilities, Claim, Control, EnginePod, Manifest, Observation, Ref
+from holdfast.mirror import version_of
 
 
 class SpecUnreadable(ValueError):
@@ -37,16 +38,10 @@ class Written:
         mine = self.objects.get(ref)
         if mine is None:
             return watched
-        if _version(mine) > _version(watched) and mine["metadata"]["uid"] == watched["metadata"]["uid"]:
+        if version_of(mine) > version_of(watched) and mine["metadata"]["uid"] == watched["metadata"]["uid"]:
             return mine
         del self.objects[ref]
         return watched
-
-
-def _version(manifest: Manifest) -> int:
-    """Resource versions are opaque by contract, but count up in every API server there is; 0 if one does not."""
-    version = manifest["metadata"].get("resourceVersion", "")
-    return int(version) if version.isdigit() else 0
 
 
 @dataclass(frozen=True)
