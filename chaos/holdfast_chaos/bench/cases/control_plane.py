@@ -22,7 +22,7 @@ SERVICES = "HOLDFAST_BENCH_SERVICES"
 DEFAULT_SERVICES = 100
 NOTES = (
     "Every change is timed by when a watch of the benchmark's process brought it; an edit's time begins before the "
-    "request that applies it. The drained figure includes how long observers wait for a token (5 s by default).",
+    "request that applies it. The drained figure includes how long observers wait for a token (4 s by default).",
     "Operators run with the default terms of 15, 10 and 2 s. kube-controller-manager and kube-scheduler elect by the "
     "same defaults within one API server, so a crash costs them the same 15 s and up to one retry; not measured here.",
     "Heartbeats (one Lease per region every 3 s) and leaders' Leases are not among the writes.",
