@@ -54,11 +54,6 @@ def plain(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:LONGEST_WORDS]}" if text else type(error).__name__
 
 
-def is_refusal(error: OSError) -> bool:
-    """Whether the system refused a write for want of room or rights."""
-    return error.errno in (*_NO_ROOM, *_NO_RIGHTS)
-
-
 def no_room(path: Path, needed: int, free: int) -> ModelUnavailable:
     return ModelUnavailable(
         f"{path} has {free} bytes free, {needed} more are needed ({needed / 2**30:.1f} GiB): give it a larger volume"

@@ -1,21 +1,29 @@
 """Models on Hugging Face's hub, or what answers like it at `HF_ENDPOINT`, through huggingface_hub.
 
 `hf://org/name[@revision][/path]`, as the library itself writes it; a path may name a file or a directory. The revision
-is resolved to a commit once, so that all files are of one. The library transfers, resumes and retries; it finds the
-token (`HF_TOKEN`) and keeps unfinished files under `.cache` beside the model, which digests leave out.
+is resolved to a commit once, so that all files are of one. The library finds the endpoint, the token (`HF_TOKEN`) and
+the certificates, and speaks HTTP; its own `hf_hub_download` is not used, because a process that is killed in it begins
+anew (since 1.0 its temporary files are of one process) and leaves what it had behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-from holdfast_engine.fetch import Listing, RemoteFile, relative
-from holdfast_engine.model_errors import ModelUnavailable, is_refusal, plain
+from holdfast_engine.fetch import Body, Listing, RemoteFile, download, relative
+from holdfast_engine.model_errors import Interrupted, ModelUnavailable, plain
 
+BLOCK = 1 << 20
 TIMEOUT_SECONDS = 30.0
+"""Without a byte."""
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 
 def open_origin(rest: str) -> HubOrigin:
@@ -50,17 +58,39 @@ class HubOrigin:
         return Listing(f"{self._commit} {self._path}", tuple(files), model=self._path)
 
     def fetch(self, file: RemoteFile, target: Path, got: Callable[[int], None]) -> None:
-        folder = target
-        for _ in Path(file.path).parts:
-            folder = folder.parent
+        download(file, target, lambda offset: self._read(file, offset), got)
+
+    def _read(self, file: RemoteFile, offset: int) -> Body:
+        url = huggingface_hub.hf_hub_url(self._repository, file.key, revision=self._commit)
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        opened = ExitStack()
         try:
-            huggingface_hub.hf_hub_download(self._repository, file.key, revision=self._commit, local_dir=folder)
-        except Exception as error:
-            if isinstance(error, OSError) and is_refusal(error):
-                raise
+            answer = opened.enter_context(
+                get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS)
+            )
+            if answer.status_code not in _TRANSIENT:
+                hf_raise_for_status(answer)
+        except HfHubHTTPError as error:
+            opened.close()
             raise self._unavailable(error) from error
-        got(file.size)
+        except Exception as error:  # of the HTTP client, which has changed with the library's versions
+            opened.close()
+            raise Interrupted(plain(error)) from error
+        if answer.status_code in _TRANSIENT:
+            opened.close()
+            raise Interrupted(f"the hub answers {answer.status_code}")
+        return Body(offset if answer.status_code == 206 else 0, _blocks(answer, opened))
 
     def _unavailable(self, error: Exception) -> ModelUnavailable:
         at = f"@{self._revision}" if self._revision else ""
         return ModelUnavailable(f"hf://{self._repository}{at} cannot be fetched: {plain(error)}")
+
+
+def _blocks(answer: Any, opened: ExitStack) -> Iterator[bytes]:
+    with opened:
+        try:
+            yield from answer.iter_raw(BLOCK)
+        except Exception as error:  # of the HTTP client, which has changed with the library's versions
+            raise Interrupted(plain(error)) from error

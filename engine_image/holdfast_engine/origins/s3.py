@@ -21,7 +21,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from holdfast_engine.fetch import Body, Listing, RemoteFile, download, relative
 from holdfast_engine.model_errors import Interrupted, ModelUnavailable, plain
 
-BLOCK = 4 << 20
+BLOCK = 1 << 20
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
 _CHANGED = ("PreconditionFailed", "412")
