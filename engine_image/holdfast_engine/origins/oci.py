@@ -14,15 +14,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import oras.auth.utils
+import oras.auth
 import oras.container
 import oras.provider
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from holdfast_engine.fetch import Body, Listing, RemoteFile, download, relative
 from holdfast_engine.model_errors import Interrupted, ModelUnavailable, plain
 
 BLOCK = 1 << 20
+TIMEOUTS = (10, 60)
+"""Seconds to connect, and without a byte."""
+RETRIES = Retry(total=4, backoff_factor=1, status_forcelist=(429, 502, 503, 504), raise_on_status=False)
 TITLE = "org.opencontainers.image.title"
 ACCEPTED = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 _DIRECTORY = "io.deis.oras.content.unpack"
@@ -42,9 +47,8 @@ class OciOrigin:
         self._reference = reference
         self._registry: Any = oras.provider.Registry(host, insecure=insecure)
         self._container: Any = oras.container.Container(reference, registry=host)
-        folder = os.environ.get("DOCKER_CONFIG")
-        own = [str(Path(folder) / "config.json")] if folder else None
-        self._registry.auth.load_configs(self._container, configs=own)
+        self._registry.session.mount(f"{self._registry.prefix}://", HTTPAdapter(max_retries=RETRIES))
+        self._credentials: dict[str, str] = {}
 
     def listing(self) -> Listing:
         manifest = self._manifest()
@@ -73,32 +77,63 @@ class OciOrigin:
     def _manifest(self) -> dict[str, Any]:
         url = f"{self._registry.prefix}://{self._container.manifest_url()}"
         try:
-            answer = self._registry.do_request(url, "GET", headers={"Accept": ", ".join(ACCEPTED)})
-        except Exception as error:  # oras has no error class of its own
+            answer = self._get(url, {"Accept": ", ".join(ACCEPTED)})
+            content = answer.content
+        except requests.RequestException as error:
             raise ModelUnavailable(f"oci://{self._reference} cannot be reached: {plain(error)}") from error
         if answer.status_code != 200:
             raise ModelUnavailable(
                 f"oci://{self._reference}: the registry answers {answer.status_code} {answer.reason}"
             )
         _, _, wanted = self._reference.partition("@sha256:")
-        if wanted and hashlib.sha256(answer.content).hexdigest() != wanted:
+        if wanted and hashlib.sha256(content).hexdigest() != wanted:
             raise ModelUnavailable(f"oci://{self._reference}: the registry gives another manifest than the digest says")
-        return dict(answer.json())
+        try:
+            return dict(json.loads(content))
+        except (ValueError, TypeError) as error:
+            raise ModelUnavailable(f"oci://{self._reference}: the registry's answer is no manifest") from error
 
     def _read(self, file: RemoteFile, offset: int) -> Body:
         url = f"{self._registry.prefix}://{self._container.get_blob_url(file.key)}"
-        headers = {**self._registry.headers, **({"Range": f"bytes={offset}-"} if offset else {})}
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})}
         try:
-            answer = self._registry.do_request(url, "GET", headers=headers, stream=True)
+            answer = self._get(url, headers)
         except requests.RequestException as error:
             raise Interrupted(plain(error)) from error
-        except Exception as error:  # oras has no error class of its own
-            raise ModelUnavailable(f"{file.key} of oci://{self._reference}: {plain(error)}") from error
         if answer.status_code >= 500 or answer.status_code == 429:
             raise Interrupted(f"the registry answers {answer.status_code}")
         if answer.status_code not in (200, 206):
             raise ModelUnavailable(f"{file.key} of oci://{self._reference}: the registry answers {answer.status_code}")
         return Body(offset if answer.status_code == 206 else 0, _blocks(answer))
+
+    def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
+        """Ask, with credentials once the registry wants some; the library's own request has no time-outs."""
+
+        def ask(credentials: dict[str, str]) -> requests.Response:
+            session: requests.Session = self._registry.session
+            return session.get(url, headers={**headers, **credentials}, stream=True, timeout=TIMEOUTS)
+
+        answer = ask(self._credentials)
+        challenge = answer.headers.get("Www-Authenticate", "")
+        if answer.status_code not in (401, 403) or not challenge:
+            return answer
+        kind = "basic" if challenge.lower().startswith("basic") else "token"
+        auth: Any = oras.auth.get_auth_backend(kind, self._registry.session, self._registry.prefix == "http")
+        auth.load_configs(self._container, configs=_docker_configs())
+        if kind == "basic" and not getattr(auth, "_basic_auth", None):
+            return answer  # nothing to answer the challenge with; the library fails at it
+        found, changed = auth.authenticate_request(answer, {})
+        if not changed:
+            return answer
+        answer.close()
+        self._credentials = {"Authorization": found["Authorization"]}
+        return ask(self._credentials)
+
+
+def _docker_configs() -> list[str]:
+    """Beside the one in the home directory, which the library reads itself."""
+    config = Path(os.environ.get("DOCKER_CONFIG", "/nonexistent")) / "config.json"
+    return [str(config)] if config.is_file() else []
 
 
 def _blocks(answer: requests.Response) -> Iterator[bytes]:

@@ -81,8 +81,8 @@ def registry_binary(folder: Path) -> str | None:
 
 
 @contextmanager
-def registry(binary: str, folder: Path) -> Iterator[int]:
-    """A registry on a loopback port, without TLS."""
+def registry(binary: str, folder: Path, passwords: str = "") -> Iterator[int]:
+    """A registry on a loopback port, without TLS; with `passwords`, lines of htpasswd, it lets nobody else in."""
     port = free_port()
     config = {
         "version": 0.1,
@@ -90,6 +90,9 @@ def registry(binary: str, folder: Path) -> Iterator[int]:
         "http": {"addr": f"127.0.0.1:{port}"},
         "log": {"level": "error", "accesslog": {"disabled": True}},
     }
+    if passwords:
+        (folder / "htpasswd").write_text(passwords)
+        config["auth"] = {"htpasswd": {"realm": "models", "path": str(folder / "htpasswd")}}
     (folder / "registry.json").write_text(json.dumps(config))
     process = subprocess.Popen([binary, "serve", str(folder / "registry.json")], stderr=subprocess.DEVNULL)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import os
 import random
 import signal
@@ -17,12 +19,16 @@ import pytest
 from tests.integration.engine.conftest import wait_until
 from tests.integration.engine.stores import Hub, Relay, registry, registry_binary
 
+from holdfast_engine.model_errors import ModelUnavailable
+
 pytestmark = pytest.mark.integration
 Launch = Callable[..., Any]
 SECRET = "a-secret-that-no-log-may-hold"
 SIZE = 6 << 20
 WEIGHTS = random.Random(4).randbytes(SIZE)
 BUCKET = "models"
+PASSWORDS = "reader:$2y$05$abcdefghijklmnopqrstuud8YBp6Ahjuh1DqqHz8ds6lmYHSHJRNG\n"
+"""Of SECRET, with bcrypt: the registry takes nothing else."""
 
 
 @dataclass
@@ -71,16 +77,21 @@ def s3(model: Path) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def oci(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def registry_program(tmp_path_factory: pytest.TempPathFactory) -> str:
     needs("oras")
+    binary = registry_binary(tmp_path_factory.mktemp("package"))
+    if binary is None:
+        pytest.skip("no docker-registry: Debian's package is neither installed nor to be had")
+    return binary
+
+
+@pytest.fixture(scope="module")
+def oci(model: Path, registry_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     import oras.client
 
     folder = tmp_path_factory.mktemp("registry")
-    binary = registry_binary(folder / "package")
-    if binary is None:
-        pytest.skip("no docker-registry: Debian's package is neither installed nor to be had")
     files = {"config.json": b"{}", "1.bin": WEIGHTS}
-    with registry(binary, folder) as port:
+    with registry(registry_program, folder) as port:
         for name, content in {**files, "tiny.gguf": model.read_bytes()}.items():
             (folder / name).write_bytes(content)
         client = oras.client.OrasClient(hostname=f"127.0.0.1:{port}", insecure=True)
@@ -213,6 +224,49 @@ def test_missing_credentials_and_rights_are_told(hub: Place, s3: Place, tmp_path
     without = {"AWS_ENDPOINT_URL": s3.environment["AWS_ENDPOINT_URL"], "AWS_EC2_METADATA_DISABLED": "true"}
     code, _, log = fetch(Place("", "", {}, s3.relay, without), s3.tree, tmp_path)
     assert (code, "no credentials; set AWS_ACCESS_KEY_ID" in log) == (66, True), log
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed(
+    s3: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    from holdfast_engine.origins.s3 import S3Origin
+
+    client = boto3.client("s3")
+    client.put_object(Bucket=BUCKET, Key="changing", Body=b"before")
+    origin = S3Origin(BUCKET, "changing")
+    before = origin.listing()
+    client.put_object(Bucket=BUCKET, Key="changing", Body=b"after.")
+
+    with pytest.raises(ModelUnavailable, match="was changed while it was read"):
+        origin.fetch(before.files[0], tmp_path / "m", lambda _: None)
+    assert origin.listing().version != before.version
+
+
+def test_a_registry_lets_in_who_has_dockers_credentials(registry_program: str, tmp_path: Path) -> None:
+    with registry(registry_program, tmp_path, PASSWORDS) as port:
+        home = tmp_path / "docker"
+        home.mkdir()
+        pair = base64.b64encode(f"reader:{SECRET}".encode()).decode()
+        (home / "config.json").write_text(json.dumps({"auths": {f"127.0.0.1:{port}": {"auth": pair}}}))
+        (tmp_path / "model.gguf").write_bytes(b"gguf")
+        source = f"127.0.0.1:{port}/private/model:v1"
+        push = "import oras.client, sys; c = oras.client.OrasClient(insecure=True, auth_backend='basic'); c.auth."
+        push += "load_configs(c.get_container(sys.argv[1]), [sys.argv[2]]); c.push(sys.argv[1], files=['model.gguf'])"
+        command = [sys.executable, "-c", push, source, str(home / "config.json")]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+        place = Place("", "", {}, Relay(port), {"DOCKER_CONFIG": str(home)})
+        code, path, log = fetch(place, f"oci://{source}", tmp_path / "cache")
+        stranger = Place("", "", {}, Relay(port), {"DOCKER_CONFIG": str(tmp_path / "nobody")})
+        refused, _, words = fetch(stranger, f"oci://{source}", tmp_path / "other")
+
+    assert (code, Path(path).read_bytes()) == (0, b"gguf"), log
+    assert (refused, words.count("\n")) == (66, 1), words
+    assert "401" in words
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
