@@ -71,8 +71,11 @@ def registry_binary(folder: Path) -> str | None:
     if (installed := shutil.which("docker-registry")) is not None:
         return installed
     folder.mkdir(parents=True, exist_ok=True)
+    download = ["apt-get", "-q", "download", "docker-registry"]
     try:
-        subprocess.run(["apt-get", "-q", "download", "docker-registry"], cwd=folder, check=True, capture_output=True)
+        if subprocess.run(download, cwd=folder, capture_output=True).returncode != 0:
+            subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)  # a new machine has no lists
+            subprocess.run(download, cwd=folder, check=True, capture_output=True)
         [package] = folder.glob("docker-registry_*.deb")
         subprocess.run(["dpkg-deb", "-x", str(package), "."], cwd=folder, check=True, capture_output=True)
     except (OSError, ValueError, subprocess.CalledProcessError):
