@@ -1,11 +1,49 @@
-"""The command line: `holdfast-engine serve` and `holdfast-engine make-model`."""
+"""The command line: `holdfast-engine serve`, `fetch`, `digest` and `make-model`."""
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
+from typing import NoReturn
 
 import click
+
+from holdfast_engine.integrity import digest as read_digest
+from holdfast_engine.model_errors import ModelError
+from holdfast_engine.prepare import TERMINATION_LOG, WantedModel
+from holdfast_engine.sources import DEFAULT_CACHE, is_remote, local_path, obtain
+
+
+def _source(_: click.Context, __: click.Parameter, value: str) -> str:
+    """A URL of a known kind, or a path that exists."""
+    if is_remote(value):
+        return value
+    try:
+        path = local_path(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if not path.exists():
+        raise click.BadParameter(f"Path '{value}' does not exist.")
+    return value
+
+
+def _sha256(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if len(value) != 64 or not set(value.lower()) <= set("0123456789abcdef"):
+        raise click.BadParameter("write 64 hexadecimal digits, as `holdfast-engine digest` prints them")
+    return value.lower()
+
+
+_CACHE = click.option(
+    "--model-cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_CACHE,
+    show_default=True,
+    help="Where models from hf://, s3:// and oci:// are fetched to.",
+)
+_SHA256 = click.option("--sha256", callback=_sha256, metavar="HEX", help="The model's digest; another is not accepted.")
 
 
 @click.group()
@@ -16,9 +54,19 @@ def main() -> None:
 @main.command()
 @click.option(
     "--model",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=_source,
     required=True,
-    help="A GGUF file.",
+    metavar="SOURCE",
+    help="A GGUF file or a directory with one; a path, hf://, s3:// or oci://.",
+)
+@_SHA256
+@_CACHE
+@click.option(
+    "--termination-log",
+    type=click.Path(path_type=Path),
+    default=TERMINATION_LOG,
+    show_default=True,
+    help="File for the last words on a model that cannot be loaded, where it exists.",
 )
 @click.option("--served-name", required=True, help="The model's name in requests.")
 @click.option("--host", default="0.0.0.0", show_default=True)
@@ -49,7 +97,10 @@ def main() -> None:
 )
 @click.option("--drain-seconds", type=click.FloatRange(min=0), default=900.0, show_default=True)
 def serve(
-    model: Path,
+    model: str,
+    sha256: str | None,
+    model_cache: Path,
+    termination_log: Path,
     served_name: str,
     host: str,
     port: int,
@@ -62,7 +113,7 @@ def serve(
     progress_timeout: float,
     drain_seconds: float,
 ) -> None:
-    """Serve a GGUF model with OpenAI's API."""
+    """Serve a GGUF model with OpenAI's API; it is fetched and verified first where that is asked for."""
     from holdfast_engine.server import ServeConfig
     from holdfast_engine.server import serve as run
     from holdfast_engine.wire import WorkerConfig
@@ -71,7 +122,7 @@ def serve(
         raise click.UsageError("--step-interval must be less than --progress-timeout.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     worker = WorkerConfig(
-        model=str(model),
+        model=model,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         cache_size_gib=cache_size_gib,
@@ -79,7 +130,50 @@ def serve(
         step_interval=step_interval,
         prefix_caching=prefix_caching,
     )
-    run(ServeConfig(worker, served_name, host, port, progress_timeout, drain_seconds))
+    wanted = WantedModel(model, sha256, model_cache)
+    run(ServeConfig(wanted, worker, served_name, host, port, progress_timeout, drain_seconds, termination_log))
+
+
+@main.command()
+@click.argument("source", callback=_source)
+@_SHA256
+@_CACHE
+def fetch(source: str, sha256: str | None, model_cache: Path) -> None:
+    """Bring a model into the cache, going on where an earlier try broke off, and print its path."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        click.echo(obtain(source, model_cache, sha256, _to_stderr))
+    except ModelError as error:
+        _give_up(error)
+
+
+@main.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--output", type=click.Choice(["text", "json", "manifest"]), default="text", show_default=True)
+def digest(path: Path, output: str) -> None:
+    """Print the digest of a model's file or directory, as `serve --sha256` and spec.model.sha256 take it."""
+    try:
+        found = read_digest(path, _to_stderr)
+    except ModelError as error:
+        _give_up(error)
+    if output == "json":
+        files = [{"path": each.path, "size": each.size, "sha256": each.sha256} for each in found.files]
+        click.echo(
+            json.dumps({"sha256": found.sha256, "path": str(path), "size": found.size, "files": files}, indent=2)
+        )
+    elif output == "manifest":
+        click.echo(found.manifest, nl=False)
+    else:
+        click.echo(f"{found.sha256}  {path}")
+
+
+def _to_stderr(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _give_up(error: ModelError) -> NoReturn:
+    _to_stderr(str(error))
+    raise SystemExit(error.exit_code) from error
 
 
 @main.command("make-model")

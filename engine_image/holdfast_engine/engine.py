@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from holdfast_engine import wire
 from holdfast_engine.errors import EngineError, GenerationError, UnavailableError, refusal
@@ -99,12 +99,12 @@ class Engine:
         """Users' requests that wait for a place."""
         return sum(not each.started and not each.probe for each in self._known.values())
 
-    async def start(self) -> None:
-        """Start the pipeline process; returns before the model is loaded."""
+    async def start(self, model: str) -> None:
+        """Start the pipeline process with the model's file; returns before it is loaded."""
         ours, theirs = socket.socketpair()
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "holdfast_engine.worker"),
-            *(str(theirs.fileno()), json.dumps(asdict(self._config))),
+            *(str(theirs.fileno()), json.dumps(asdict(replace(self._config, model=model)))),
             pass_fds=[theirs.fileno()],
             stdin=asyncio.subprocess.DEVNULL,
         )
@@ -200,7 +200,7 @@ class Engine:
                     self._note(message)
                 case wire.Failed(text):
                     failure = text
-        self._fail(failure or f"the pipeline process ended with code {await self._exit_code()}")
+        self.fail(failure or f"the pipeline process ended with code {await self._exit_code()}")
 
     async def _exit_code(self) -> int | None:
         """The pipeline process's, once it has closed its end; None when it does not end."""
@@ -209,7 +209,8 @@ class Engine:
             await asyncio.wait_for(self._process.wait(), EXIT_SECONDS)
         return self._process.returncode
 
-    def _fail(self, failure: str) -> None:
+    def fail(self, failure: str) -> None:
+        """The generation loop is over, or cannot begin."""
         logger.error("the generation loop is over: %s", failure)
         self.health.failure = failure
         self._known.clear()

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from granian.constants import HTTPModes, Interfaces
@@ -24,6 +25,8 @@ from holdfast_engine.app import build_app
 from holdfast_engine.engine import Engine
 from holdfast_engine.errors import UnavailableError
 from holdfast_engine.metrics import EngineMetrics
+from holdfast_engine.model_errors import ModelError
+from holdfast_engine.prepare import TERMINATION_LOG, WantedModel, leave_word, prepared
 from holdfast_engine.wire import WorkerConfig
 
 logger = logging.getLogger(__name__)
@@ -38,20 +41,23 @@ together with it."""
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Times in seconds."""
+    """Times in seconds. `worker.model` is replaced by the file that `model` turns out to be."""
 
+    model: WantedModel
     worker: WorkerConfig
     served_name: str
     host: str = "0.0.0.0"
     port: int = 8000
     progress_timeout: float = 5.0
     drain_seconds: float = 900.0
+    termination_log: Path = TERMINATION_LOG
 
 
 def serve(config: ServeConfig) -> NoReturn:
     """Serve until SIGTERM or SIGINT, then drain and exit with 0; a second signal ends at once.
 
     Exits with 1 when the generation loop is over, also before it began (a broken model): its supervisor starts it anew.
+    Exits with a `ModelError`'s own code when there is no model to load, its text in the termination message.
     """
     code = 1
     try:
@@ -84,8 +90,8 @@ async def _serve(config: ServeConfig) -> int:
     stopping = asyncio.Event()
     _on_signals(engine, stopping)
     serving = asyncio.create_task(server.serve())
-    logger.info("listening on %s:%d, loading %s", config.host, config.port, config.worker.model)
-    await engine.start()
+    logger.info("listening on %s:%d, loading %s", config.host, config.port, config.model.source)
+    starting = asyncio.create_task(_start(engine, config))
     ends = [serving, asyncio.create_task(stopping.wait()), asyncio.create_task(engine.ended.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
@@ -101,8 +107,23 @@ async def _serve(config: ServeConfig) -> int:
     engine.kill()
     if engine.ended.is_set() and not stopping.is_set():
         logger.error("leaving: %s", engine.health.failure)
-        return 1
+        return await starting or 1
     logger.info("drained, leaving")
+    return 0
+
+
+async def _start(engine: Engine, config: ServeConfig) -> int:
+    """Get the model and start the pipeline with it; 0, or the code to exit with."""
+    try:
+        await engine.start(str(await prepared(config.model)))
+    except ModelError as error:
+        leave_word(config.termination_log, str(error))
+        engine.fail(str(error))
+        return error.exit_code
+    except Exception as error:
+        logger.exception("the model cannot be made ready")
+        engine.fail(f"{type(error).__name__}: {error}")
+        return 1
     return 0
 
 

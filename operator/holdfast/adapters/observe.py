@@ -160,6 +160,10 @@ def _claim(manifest: Manifest) -> Claim:
     return Claim(f"{meta['namespace']}/{meta['name']}", str(model.get("name", "")), meta["creationTimestamp"])
 
 
+LONGEST_WORDS = 1024
+"""Characters of a termination message that are kept: conditions are for people."""
+
+
 def engine_pod(manifest: Manifest) -> EnginePod:
     """What matters of a Pod, from its conditions and its engine container's state."""
     status = manifest.get("status", {})
@@ -168,7 +172,8 @@ def engine_pod(manifest: Manifest) -> EnginePod:
     unschedulable = scheduled.get("status") == "False"
     container: dict[str, Any] = next(iter(status.get("containerStatuses", ())), {})
     waiting: dict[str, Any] = container.get("state", {}).get("waiting", {})
-    ended: dict[str, Any] = container.get("lastState", {}).get("terminated", {})
+    now_ended: dict[str, Any] = container.get("state", {}).get("terminated", {})
+    ended: dict[str, Any] = now_ended or container.get("lastState", {}).get("terminated", {})
     return EnginePod(
         name=manifest["metadata"]["name"],
         ready=conditions.get("Ready", {}).get("status") == "True",
@@ -178,4 +183,5 @@ def engine_pod(manifest: Manifest) -> EnginePod:
         unschedulable=unschedulable,
         restarts=container.get("restartCount", 0),
         last_exit=f"{ended.get('reason', 'Error')} (exit code {ended.get('exitCode', '?')})" if ended else "",
+        last_words=ended.get("message", "").strip()[:LONGEST_WORDS],
     )

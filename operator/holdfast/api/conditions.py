@@ -59,6 +59,7 @@ class Reason(StrEnum):
     REGION_NOT_SERVING = "RegionNotServing"
     REPLICAS_OUT_OF_RANGE = "ReplicasOutOfRange"
     MODEL_SOURCE_UNSUPPORTED = "ModelSourceUnsupported"
+    MODEL_UNVERIFIABLE = "ModelUnverifiable"
     ENGINE_IMAGE_MISSING = "EngineImageMissing"
     GPU_MISMATCH = "GpuMismatch"
     MODEL_NAME_TAKEN = "ModelNameTaken"
@@ -113,6 +114,7 @@ class Reason(StrEnum):
     ENGINES_MISSING = "EnginesMissing"
     ENGINE_UNSCHEDULABLE = "EngineUnschedulable"
     ENGINE_IMAGE_UNAVAILABLE = "EngineImageUnavailable"
+    MODEL_CORRUPT = "ModelCorrupt"
     ENGINE_CRASHING = "EngineCrashing"
     APPLY_FAILED = "ApplyFailed"
 

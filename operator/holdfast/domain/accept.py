@@ -84,6 +84,18 @@ def model_source_is_supported(seen: Observation) -> Verdict | None:
     )
 
 
+def model_can_be_verified(seen: Observation) -> Verdict | None:
+    engine = seen.service.spec.engine.type
+    if seen.service.spec.model.sha256 is None or ENGINES[engine].verifies:
+        return None
+    able = ", ".join(sorted(name for name, each in ENGINES.items() if each.verifies))
+    return _refuse(
+        Reason.MODEL_UNVERIFIABLE,
+        f"Engine {engine!r} loads a model without comparing it with model.sha256: leave sha256 out, verify the model "
+        f"where it is stored (`holdfast-engine digest`), or use an engine that compares it: {able}.",
+    )
+
+
 def accelerators_fit(seen: Observation) -> Verdict | None:
     engine = seen.service.spec.engine
     wanted = engine.parallelism.tensor * engine.parallelism.pipeline
@@ -163,6 +175,7 @@ CHECKS: tuple[Check, ...] = (
     engine_is_known,
     image_is_known,
     model_source_is_supported,
+    model_can_be_verified,
     accelerators_fit,
     regions_exist,
     replicas_are_in_range,

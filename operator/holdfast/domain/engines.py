@@ -11,6 +11,8 @@ from holdfast.api.route import EngineProtocol
 
 MODEL_ROOT = "/models"
 """Where a volume claim with models is mounted in an engine's container."""
+MODEL_CACHE = "/models-cache"
+"""Where an engine that fetches its model itself keeps it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class EngineType:
     """Path that answers 200 exactly while requests are taken."""
     drains_itself: bool = False
     """Whether it refuses new requests and finishes those it has when it is told to stop."""
+    fetches: tuple[str, ...] = ()
+    """Those of `sources` that it fetches into MODEL_CACHE, going on where a restart broke off."""
+    verifies: bool = False
+    """Whether it compares the model with a digest before loading."""
     root: bool = False
     """Whether its official image runs as root."""
 
@@ -50,7 +56,11 @@ def model_path(source: str) -> str:
 
 
 def _openvino(spec: LLMServiceSpec) -> list[str]:
-    arguments = ["serve", f"--model={model_path(spec.model.source)}", f"--served-name={spec.model.name}"]
+    source = spec.model.source
+    model = source if split_source(source)[0] in _FETCHED else model_path(source)
+    arguments = ["serve", f"--model={model}", f"--served-name={spec.model.name}"]
+    if spec.model.sha256:
+        arguments.append(f"--sha256={spec.model.sha256}")
     if spec.model.max_model_len:
         arguments.append(f"--max-model-len={spec.model.max_model_len}")
     arguments += [f"--port={ENGINE_PORT}", f"--drain-seconds={spec.traffic.max_stream.total_seconds():g}"]
@@ -70,11 +80,15 @@ def _vllm(spec: LLMServiceSpec) -> list[str]:
     return arguments
 
 
+_FETCHED = ("hf", "s3", "oci")
+
 ENGINES = {
     "openvino": EngineType(
         arguments=_openvino,
         command=None,
-        sources=("file", "pvc"),
+        sources=("file", "pvc", *_FETCHED),
+        fetches=_FETCHED,
+        verifies=True,
         protocol=EngineProtocol.H2C,
         on_gpu=False,
         live_path="/livez",

@@ -53,6 +53,8 @@ class EnginePod:
     restarts: int = 0
     last_exit: str = ""
     """How its container last ended, for example `OOMKilled` or `Error (1)`."""
+    last_words: str = ""
+    """The termination message that its container last left."""
 
 
 @dataclass(frozen=True)

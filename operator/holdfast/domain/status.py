@@ -190,6 +190,9 @@ def available(seen: Observation, work: Work | None, counts: EngineCounts) -> Fin
         return finding(
             True, Reason.SERVED_ELSEWHERE, f"{seen.region} runs no engines; its gateway forwards to {others}."
         )
+    for pod in seen.pods:
+        if _is_corrupt(pod):
+            return finding(False, Reason.MODEL_CORRUPT, _say_corrupt(pod))
     return finding(
         False,
         Reason.NO_ENGINE_READY,
@@ -231,6 +234,21 @@ def degraded(seen: Observation, counts: EngineCounts, failures: tuple[str, ...])
     return Finding(ConditionType.DEGRADED, False, Reason.ALL_ENGINES_READY, message)
 
 
+def _is_corrupt(pod: EnginePod) -> bool:
+    return not pod.ready and pod.last_words.startswith(f"{Reason.MODEL_CORRUPT}:")
+
+
+def _say_corrupt(pod: EnginePod) -> str:
+    return f"Engine {pod.name} refuses its model: {pod.last_words.partition(':')[2].strip()}"
+
+
+def _say_crashing(pod: EnginePod) -> str:
+    words = f": {pod.last_words}" if pod.last_words else "."
+    return (
+        f"Engine {pod.name} was restarted {pod.restarts} times; it last ended with {pod.last_exit or 'no word'}{words}"
+    )
+
+
 _IMAGE_TROUBLES = {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName"}
 
 TROUBLES: tuple[tuple[Reason, Callable[[EnginePod], bool], Callable[[EnginePod], str]], ...] = (
@@ -244,12 +262,11 @@ TROUBLES: tuple[tuple[Reason, Callable[[EnginePod], bool], Callable[[EnginePod],
         lambda pod: pod.waiting in _IMAGE_TROUBLES,
         lambda pod: f"The image of engine {pod.name} cannot be had ({pod.waiting}): {pod.message}",
     ),
+    (Reason.MODEL_CORRUPT, _is_corrupt, _say_corrupt),
     (
         Reason.ENGINE_CRASHING,
         lambda pod: pod.waiting == "CrashLoopBackOff" or pod.restarts > 2,
-        lambda pod: (
-            f"Engine {pod.name} was restarted {pod.restarts} times; it last ended with {pod.last_exit or 'no word'}."
-        ),
+        _say_crashing,
     ),
 )
 """What can be wrong with a single engine, the most fundamental first: reason, test, sentence."""

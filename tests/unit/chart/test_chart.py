@@ -113,7 +113,7 @@ def test_a_gateway_is_given_the_same_options_at_start_and_while_it_runs() -> Non
     agent = next(each for each in pod["containers"] if each["name"] == "agent")
 
     assert init["args"][0] == "init"
-    assert set(init["args"][1:]) == set(agent["args"][1:]) - {"--status-port=9903"}
+    assert set(init["args"][1:]) == set(agent["args"][1:])
 
 
 @pytest.mark.parametrize(

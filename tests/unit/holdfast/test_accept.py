@@ -26,6 +26,11 @@ def test_a_gpu_spec_whose_accelerators_match_its_parallelism_is_accepted(observe
     assert accept(observe(engine=GPU, model={"name": "m", "source": "hf://org/m"})).accepted
 
 
+@pytest.mark.parametrize("source", ["hf://org/m@v1", "s3://bucket/m", "oci://registry/m:v1", "pvc://claim/m"])
+def test_the_cpu_engine_takes_models_from_everywhere_and_a_digest(observe: Any, source: str) -> None:
+    assert accept(observe(model={"name": "m", "source": source, "sha256": "0" * 64})).accepted
+
+
 @pytest.mark.parametrize(
     ("changes", "reason", "words"),
     [
@@ -33,7 +38,17 @@ def test_a_gpu_spec_whose_accelerators_match_its_parallelism_is_accepted(observe
         ({"meta": {"name": "chat.v2"}}, Reason.NAME_UNUSABLE, "lower-case letters"),
         ({"engine": {"type": "warp"}}, Reason.UNKNOWN_ENGINE, "openvino, vllm"),
         ({"seen": {"engine_images": {}}}, Reason.ENGINE_IMAGE_MISSING, "spec.engine.image"),
-        ({"model": {"name": "m", "source": "s3://b/m"}}, Reason.MODEL_SOURCE_UNSUPPORTED, "file://, pvc://"),
+        ({"model": {"name": "m", "source": "ftp://b/m"}}, Reason.MODEL_SOURCE_UNSUPPORTED, "file://, pvc://"),
+        (
+            {"engine": GPU, "model": {"name": "m", "source": "s3://b/m"}},
+            Reason.MODEL_SOURCE_UNSUPPORTED,
+            "hf://, pvc://, file://",
+        ),
+        (
+            {"engine": GPU, "model": {"name": "m", "source": "hf://o/m", "sha256": "0" * 64}},
+            Reason.MODEL_UNVERIFIABLE,
+            "an engine that compares it: openvino",
+        ),
         ({"engine": {"type": "openvino", "parallelism": {"tensor": 2}}}, Reason.GPU_MISMATCH, "one CPU host"),
         (
             {"engine": {**GPU, "gpu": {"perReplica": 1}}, "model": {"name": "m", "source": "hf://o/m"}},

@@ -122,6 +122,8 @@ def test_an_unknown_field_is_ignored_as_an_api_server_prunes_it(make_spec: Any) 
     [
         {"regions": []},
         {"model": {"name": "m", "source": "nowhere"}},
+        {"model": {"name": "m", "source": "file:///m", "sha256": "A" * 64}},
+        {"model": {"name": "m", "source": "file:///m", "sha256": "0" * 63}},
         {"traffic": {"maxStream": "soon"}},
         {"traffic": {"mode": "Sometimes"}},
         {"defaults": {"replicas": {"min": -1}}},

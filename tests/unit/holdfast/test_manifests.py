@@ -23,6 +23,9 @@ VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
 
 CASES: dict[str, dict[str, Any]] = {
     "cpu": {},
+    "fetched-and-verified": {
+        "model": {"name": "llama-3-8b", "source": "s3://models/llama-3-8b.gguf", "sha256": "0123456789abcdef" * 4},
+    },
     "gpu-vllm": {
         "model": {"name": "llama-3-70b", "source": "pvc://models/llama-3-70b", "maxModelLen": 8192},
         "engine": {
@@ -72,6 +75,10 @@ def test_what_an_engine_runs_decides_its_revision_and_nothing_else_does(make_spe
     assert revision_of(make_spec(traffic={"maxStream": "1m"}, regions=[{"name": "eu-west"}]), "image:1") == first
     assert revision_of(make_spec(), "image:2") != first
     assert revision_of(make_spec(engine={"type": "openvino", "args": ["--threads=4"]}), "image:1") != first
+    pinned = {"name": "tiny-llama", "source": "file:///models/tiny.gguf", "sha256": "0" * 64}
+    assert revision_of(make_spec(model=pinned), "i") != revision_of(
+        make_spec(model={**pinned, "sha256": "1" * 64}), "i"
+    )
     assert revision_of(make_spec(model={"name": "other", "source": "file:///o"}), "image:1") != first
 
 

@@ -99,3 +99,13 @@ def test_a_pods_trouble_is_found_wherever_kubernetes_says_it() -> None:
     pod = engine_pod({"metadata": meta, "status": crashing})
     assert (pod.waiting, pod.restarts, pod.last_exit) == ("CrashLoopBackOff", 4, "OOMKilled (exit code 137)")
     assert not engine_pod({"metadata": meta}).ready
+
+
+@pytest.mark.parametrize("where", ["state", "lastState"])
+def test_an_engines_last_words_are_read_while_it_is_down_and_after_it_is_started_anew(where: str) -> None:
+    ended = {"terminated": {"reason": "Error", "exitCode": 65, "message": "ModelCorrupt: expected a, found b\n"}}
+    status = {"containerStatuses": [{"restartCount": 1, where: ended}]}
+
+    pod = engine_pod({"metadata": {"name": "p"}, "status": status})
+
+    assert (pod.last_words, pod.last_exit) == ("ModelCorrupt: expected a, found b", "Error (exit code 65)")

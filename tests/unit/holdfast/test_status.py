@@ -135,6 +135,47 @@ def test_the_most_fundamental_trouble_of_an_engine_is_named(observe: Any) -> Non
         assert words in condition(result, ConditionType.DEGRADED).message
 
 
+CORRUPT = "ModelCorrupt: expected 11, found 22 at /models/m.gguf; put the right files there"
+
+
+def test_an_engine_that_refuses_its_model_is_told_in_its_own_words(observe: Any) -> None:
+    corrupt = EnginePod("a", False, "r", "CrashLoopBackOff", restarts=5, last_exit="Error", last_words=CORRUPT)
+    pods = (EnginePod("0", False, "r", waiting="CrashLoopBackOff", restarts=5), corrupt)
+
+    nothing = report(observe(seen={"children": deployment(2, 0), "pods": pods}))
+    half = report(observe(seen={"children": deployment(2, 1), "pods": pods}))
+
+    words = "Engine a refuses its model: expected 11, found 22 at /models/m.gguf; put the right files there"
+    for kind, result in (
+        (ConditionType.DEGRADED, nothing),
+        (ConditionType.AVAILABLE, nothing),
+        (ConditionType.DEGRADED, half),
+    ):
+        assert condition(result, kind).reason == Reason.MODEL_CORRUPT
+        assert condition(result, kind).message == words
+    assert said(nothing, ConditionType.AVAILABLE) == ("False", Reason.MODEL_CORRUPT)
+    assert said(half, ConditionType.AVAILABLE) == ("True", Reason.SERVING)
+
+
+def test_an_engine_that_once_refused_its_model_and_is_ready_is_no_trouble(observe: Any) -> None:
+    mended = EnginePod("a", True, "r", restarts=1, last_words=CORRUPT)
+
+    result = report(observe(seen={"children": deployment(2, 2), "pods": (mended,)}))
+
+    assert said(result, ConditionType.DEGRADED) == ("False", Reason.ALL_ENGINES_READY)
+
+
+def test_a_crash_is_told_with_the_engines_last_words(observe: Any) -> None:
+    crashing = EnginePod(
+        "a", False, "r", restarts=3, last_exit="Error (exit code 66)", last_words="ModelUnavailable: no"
+    )
+
+    result = report(observe(seen={"children": deployment(2, 0), "pods": (crashing,)}))
+
+    assert said(result, ConditionType.DEGRADED) == ("True", Reason.ENGINE_CRASHING)
+    assert condition(result, ConditionType.DEGRADED).message.endswith("Error (exit code 66): ModelUnavailable: no")
+
+
 def test_a_crash_long_ago_of_an_engine_that_is_ready_is_no_trouble(observe: Any) -> None:
     recovered = EnginePod("a", True, "r", restarts=9)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from holdfast.api import names
 from holdfast.api.llmservice import Engine, LLMServiceSpec
-from holdfast.domain.engines import ENGINES, MODEL_ROOT, EngineType, split_source
+from holdfast.domain.engines import ENGINES, MODEL_CACHE, MODEL_ROOT, EngineType, split_source
 from holdfast.domain.manifests.metadata import engine_name, metadata, selector
 from holdfast.domain.observation import Observation
 from holdfast.domain.plan import Work
@@ -143,6 +143,8 @@ def _volumes(spec: LLMServiceSpec) -> list[dict[str, Any]]:
         # Tensor-parallel workers exchange data through shared memory; a container's default of 64 MiB is too small.
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
     scheme, rest = split_source(spec.model.source)
+    if scheme in ENGINES[spec.engine.type].fetches:
+        volumes.append({"name": "models-cache", "emptyDir": {}})  # stays while the container restarts
     if scheme == "pvc":
         claim = rest.partition("/")[0]
         volumes.append({"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
@@ -153,6 +155,9 @@ def _mounts(spec: LLMServiceSpec) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]
     if ENGINES[spec.engine.type].on_gpu:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
-    if split_source(spec.model.source)[0] == "pvc":
+    scheme = split_source(spec.model.source)[0]
+    if scheme in ENGINES[spec.engine.type].fetches:
+        mounts.append({"name": "models-cache", "mountPath": MODEL_CACHE})
+    if scheme == "pvc":
         mounts.append({"name": "models", "mountPath": MODEL_ROOT, "readOnly": True})
     return mounts
