@@ -63,6 +63,7 @@ def serve(
     drain_seconds: float,
 ) -> None:
     """Serve a GGUF model with OpenAI's API."""
+    from holdfast_engine.engines.openvino import OpenVinoEngine
     from holdfast_engine.server import ServeConfig
     from holdfast_engine.server import serve as run
     from holdfast_engine.wire import WorkerConfig
@@ -79,7 +80,7 @@ def serve(
         step_interval=step_interval,
         prefix_caching=prefix_caching,
     )
-    run(ServeConfig(worker, served_name, host, port, progress_timeout, drain_seconds))
+    run(ServeConfig(OpenVinoEngine(worker), served_name, host, port, progress_timeout, drain_seconds))
 
 
 @main.command("make-model")

@@ -1,4 +1,4 @@
-"""Runs the engine: granian inside this process, the pipeline process, signals, and the drain before the end.
+"""Runs an engine behind its port: granian inside this process, signals, the drain before the end.
 
 granian's network side is Rust and needs no Python to answer HTTP/2 pings; it speaks HTTP/1.1 and HTTP/2
 without TLS (prior knowledge) on one port.
@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from granian.constants import HTTPModes, Interfaces
@@ -21,10 +22,11 @@ from granian.http import HTTP2Settings
 from granian.server.embed import Server
 
 from holdfast_engine.app import build_app
-from holdfast_engine.engine import Engine
+from holdfast_engine.causes import Cause, CauseReason
 from holdfast_engine.errors import UnavailableError
 from holdfast_engine.metrics import EngineMetrics
-from holdfast_engine.wire import WorkerConfig
+from holdfast_engine.port import Engine
+from holdfast_engine.shim import Shim
 
 logger = logging.getLogger(__name__)
 MAX_CONNECTIONS = 4096
@@ -40,24 +42,28 @@ together with it."""
 class ServeConfig:
     """Times in seconds."""
 
-    worker: WorkerConfig
+    engine: Engine
     served_name: str
     host: str = "0.0.0.0"
     port: int = 8000
     progress_timeout: float = 5.0
     drain_seconds: float = 900.0
+    termination_log: Path | None = None
+    """Where the cause of a bad end is left, if the file is there: the kubelet makes it and shows what it then holds."""
 
 
 def serve(config: ServeConfig) -> NoReturn:
     """Serve until SIGTERM or SIGINT, then drain and exit with 0; a second signal ends at once.
 
-    Exits with 1 when the generation loop is over, also before it began (a broken model): its supervisor starts it anew.
+    Exits with the code that the engine gives when it is over, also before it began (a broken model): its supervisor
+    starts it anew.
     """
     code = 1
     try:
         code = asyncio.run(_serve(config))
-    except Exception:
+    except Exception as error:
         logger.exception("the engine ended")
+        _leave_behind(config.termination_log, Cause(CauseReason.FAILED, f"{type(error).__name__}: {error}"))
     finally:
         # Skips the interpreter's own end, in which granian's threads may still call into Python and abort.
         sys.stdout.flush()
@@ -68,9 +74,9 @@ def serve(config: ServeConfig) -> NoReturn:
 async def _serve(config: ServeConfig) -> int:
     _refuse_taken_port(config.host, config.port)
     metrics = EngineMetrics(config.served_name)
-    engine = Engine(config.worker, metrics, config.progress_timeout)
+    shim = Shim(config.engine, metrics, config.progress_timeout)
     server = Server(
-        build_app(engine, metrics, config.served_name),
+        build_app(shim, metrics, config.served_name),
         address=config.host,
         port=config.port,
         interface=Interfaces.ASGINL,
@@ -82,26 +88,28 @@ async def _serve(config: ServeConfig) -> int:
         log_enabled=False,
     )
     stopping = asyncio.Event()
-    _on_signals(engine, stopping)
+    _on_signals(shim, stopping)
     serving = asyncio.create_task(server.serve())
-    logger.info("listening on %s:%d, loading %s", config.host, config.port, config.worker.model)
-    await engine.start()
-    ends = [serving, asyncio.create_task(stopping.wait()), asyncio.create_task(engine.ended.wait())]
+    logger.info("listening on %s:%d, loading %s", config.host, config.port, config.served_name)
+    await shim.start()
+    ends = [serving, asyncio.create_task(stopping.wait()), asyncio.create_task(shim.ended.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         logger.error("the HTTP server ended: %s", serving.exception())
-        engine.kill()
+        shim.engine.kill()
         return 1
-    if not engine.ended.is_set():
-        await _drain(engine, config.drain_seconds)
+    if not shim.ended.is_set():
+        await _drain(shim, config.drain_seconds)
     await asyncio.sleep(FLUSH_SECONDS)
     server.stop()  # type: ignore[no-untyped-call]
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
-    engine.kill()
-    if engine.ended.is_set() and not stopping.is_set():
-        logger.error("leaving: %s", engine.health.failure)
-        return 1
+    if shim.failed is not None and not stopping.is_set():
+        shim.engine.kill()
+        logger.error("leaving: %s", shim.failed.cause)
+        _leave_behind(config.termination_log, shim.failed.cause)
+        return shim.failed.code
+    await shim.engine.stop()
     logger.info("drained, leaving")
     return 0
 
@@ -114,13 +122,21 @@ def _refuse_taken_port(host: str, port: int) -> None:
         attempt.bind(address)
 
 
-def _on_signals(engine: Engine, stopping: asyncio.Event) -> None:
+def _leave_behind(path: Path | None, cause: Cause) -> None:
+    if path is not None and path.exists():
+        try:
+            path.write_text(f"{cause}\n")
+        except OSError as error:
+            logger.warning("the cause could not be left in %s: %s", path, error)
+
+
+def _on_signals(shim: Shim, stopping: asyncio.Event) -> None:
     def stop() -> None:
         if stopping.is_set():
-            engine.kill()
+            shim.engine.kill()
             os._exit(128 + signal.SIGTERM)
         logger.info("asked to stop: draining")
-        engine.health.draining = True
+        shim.health.draining = True
         stopping.set()
 
     loop = asyncio.get_running_loop()
@@ -128,11 +144,11 @@ def _on_signals(engine: Engine, stopping: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop)
 
 
-async def _drain(engine: Engine, seconds: float) -> None:
+async def _drain(shim: Shim, seconds: float) -> None:
     try:
-        await asyncio.wait_for(engine.wait_idle(), seconds)
+        await asyncio.wait_for(shim.wait_idle(), seconds)
     except TimeoutError:
         logger.warning("drained for %g seconds: cutting the remaining requests", seconds)
-        engine.fail_all(UnavailableError("The engine is shutting down.", code="draining"))
+        shim.fail_all(UnavailableError("The engine is shutting down.", code="draining"))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(engine.wait_idle(), SHUTDOWN_SECONDS)
+            await asyncio.wait_for(shim.wait_idle(), SHUTDOWN_SECONDS)
