@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from holdfast_engine.port import Engine
+
+CPU_ONLY = ("max_model_len", "max_num_seqs", "cache_size_gib", "prefix_caching", "threads", "step_interval")
+"""Options of `serve` that are the CPU engine's alone."""
 
 
 @click.group()
 def main() -> None:
-    """An OpenAI-compatible engine on CPU, and the tiny model it is tested with."""
+    """An OpenAI-compatible server in front of an engine, and the tiny model that the CPU engine is tested with."""
 
 
 @main.command()
+@click.option("--engine", "kind", type=click.Choice(["openvino", "vllm"]), default="openvino", show_default=True)
 @click.option(
     "--model",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    required=True,
-    help="A GGUF file.",
+    type=click.Path(exists=True, path_type=Path),
+    help="A GGUF file; for vLLM a folder, or what follows -- names the model.",
 )
 @click.option("--served-name", required=True, help="The model's name in requests.")
 @click.option("--host", default="0.0.0.0", show_default=True)
@@ -48,8 +56,20 @@ def main() -> None:
     help="Seconds without a step, while requests run, after which the engine counts as stalled.",
 )
 @click.option("--drain-seconds", type=click.FloatRange(min=0), default=900.0, show_default=True)
+@click.option(
+    "--termination-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="/dev/termination-log",
+    show_default=True,
+    help="Where the cause of a bad end is left, if the file is there.",
+)
+@click.option("--engine-command", help="What starts vLLM's server, instead of vLLM's module in `python3`.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE_ARGS]...")
+@click.pass_context
 def serve(
-    model: Path,
+    context: click.Context,
+    kind: str,
+    model: Path | None,
     served_name: str,
     host: str,
     port: int,
@@ -61,9 +81,11 @@ def serve(
     step_interval: float,
     progress_timeout: float,
     drain_seconds: float,
+    termination_log: Path,
+    engine_command: str | None,
+    arguments: tuple[str, ...],
 ) -> None:
-    """Serve a GGUF model with OpenAI's API."""
-    from holdfast_engine.engines.openvino import OpenVinoEngine
+    """Serve a model with OpenAI's API. What follows -- is given to vLLM's server as it is."""
     from holdfast_engine.server import ServeConfig
     from holdfast_engine.server import serve as run
     from holdfast_engine.wire import WorkerConfig
@@ -71,6 +93,11 @@ def serve(
     if step_interval >= progress_timeout:
         raise click.UsageError("--step-interval must be less than --progress-timeout.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if kind == "vllm":
+        engine = _vllm(context, model, served_name, engine_command, arguments)
+        run(ServeConfig(engine, served_name, host, port, progress_timeout, drain_seconds, termination_log))
+    if model is None or model.is_dir() or arguments or engine_command:
+        raise click.UsageError("The CPU engine takes --model with a GGUF file, and no arguments of its own.")
     worker = WorkerConfig(
         model=str(model),
         max_model_len=max_model_len,
@@ -80,7 +107,24 @@ def serve(
         step_interval=step_interval,
         prefix_caching=prefix_caching,
     )
-    run(ServeConfig(OpenVinoEngine(worker), served_name, host, port, progress_timeout, drain_seconds))
+    from holdfast_engine.engines.openvino import OpenVinoEngine
+
+    engine = OpenVinoEngine(worker)
+    run(ServeConfig(engine, served_name, host, port, progress_timeout, drain_seconds, termination_log))
+
+
+def _vllm(
+    context: click.Context, model: Path | None, served_name: str, command: str | None, arguments: tuple[str, ...]
+) -> Engine:
+    from holdfast_engine.engines.vllm import COMMAND, VllmEngine
+
+    for name in CPU_ONLY:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is the CPU engine's; vLLM's arguments follow --.")
+    try:
+        return VllmEngine(arguments, served_name, None if model is None else str(model), command or COMMAND)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 @main.command("make-model")

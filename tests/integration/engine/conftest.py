@@ -46,12 +46,12 @@ def free_port() -> int:
 class EngineProcess:
     """One `holdfast-engine serve`, in a subprocess."""
 
-    def __init__(self, model: Path, *options: str) -> None:
+    def __init__(self, model: Path | None, *options: str, output: int | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "holdfast_engine", "serve", "--model", str(model)]
-        command += ["--served-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port), *options]
-        self.process = subprocess.Popen(command)
+        command = [sys.executable, "-m", "holdfast_engine", "serve", "--served-name", "tiny", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), *([] if model is None else ["--model", str(model)]), *options]
+        self.process = subprocess.Popen(command, stdout=output, stderr=output)
         self.client = self.connect()
 
     def connect(self, http2: bool = False) -> httpx.Client:
