@@ -53,7 +53,7 @@ _TABLE: tuple[tuple[CauseReason, re.Pattern[str]], ...] = tuple(
             CauseReason.CUDA_ERROR,
             (
                 r"(cuda|hip) error",
-                r"CUDA (driver|runtime)[^:]*: ?.*(error|insufficient|fail)",
+                r"CUDA (driver|runtime).*(error|insufficient|fail)",
                 r"no CUDA-capable device|CUDA-capable device\(s\) is/are busy",
                 r"cuda(Error|Get\w+\(\))",
                 r"(CUBLAS|CUDNN|CUSPARSE)_STATUS_\w+",
@@ -95,13 +95,16 @@ _QUIET = re.compile(r"\b(DEBUG|INFO|WARNING)\b:? +(\d\d-\d\d \d\d:|\[|\d+\.\d+)|
 _PREFIX = re.compile(r"^(\([^()]*pid=\d+\) ?)*((ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?\s*")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ERROR = re.compile(r"^[\w.]*(Error|Exception|Exit|Interrupt)\b(:|$)|\b(error|fatal|failed|panic)\b", re.IGNORECASE)
-_TRACE = re.compile(r'^(File "|\^+$|Traceback |~+|During handling|The above exception|frame #)')
+_NO_CAUSE = re.compile(
+    r'^(File "|[\^~]+$|Traceback |During handling|The above exception|frame #)|See root cause above|failed to start\.$'
+)
+"""Lines around a cause, and those that point at another."""
 
 
 def tell(lines: Sequence[str], returncode: int | None) -> Cause:
     """The cause of an end. `returncode` as of subprocess: negative = the signal, None = it did not end by itself."""
     said = [_PREFIX.sub("", line).strip() for line in map(_plain, lines) if not _QUIET.search(line)]
-    said = [line for line in said if line and not _TRACE.match(line)]
+    said = [line for line in said if line and not _NO_CAUSE.search(line)]
     if returncode == -9:
         return Cause(CauseReason.KILLED, "Ended by signal 9, as by the kernel when memory runs out.")
     for reason, pattern in _TABLE:

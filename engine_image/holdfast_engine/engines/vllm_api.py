@@ -25,8 +25,7 @@ _ENDS = {"stop": "stop", "length": "length"}
 _CONTEXT = re.compile(r"maximum context length|max_tokens.* too large|longer than the maximum model length", re.I)
 _ABOUT_PROMPT = re.compile(r"out of vocabulary|out of range|prompt|token id", re.I)
 _SIGNS = re.compile(
-    r"^vllm:(?:kv_cache_usage_perc|num_requests_running|num_requests_waiting|iteration_tokens_total_count"
-    r"|prompt_tokens_total|generation_tokens_total)\{.*$",
+    r"^vllm:(?:kv_cache_usage_perc|iteration_tokens_total_count|prompt_tokens_total|generation_tokens_total)\{.*$",
     re.MULTILINE,
 )
 _CACHE_USAGE = re.compile(r"^vllm:kv_cache_usage_perc\{[^\n]*\} (\S+)$", re.MULTILINE)

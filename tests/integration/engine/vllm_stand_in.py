@@ -71,12 +71,17 @@ class Engine:
         self.steps = 0
         self.hanging = False
         self.seen: list[dict[str, Any]] = []
+        self.told = ""
+        """The gauges as the loop last said them; in vLLM loop and server are two processes."""
         self.loop_task: asyncio.Task[None] | None = None
 
     async def loop(self) -> None:
         while True:
             await asyncio.sleep(self.options.step_interval)
-            if self.hanging or not (self.running or self.waiting):
+            if self.hanging:
+                continue
+            self.told = self.gauges()
+            if not (self.running or self.waiting):
                 continue
             self.waiting.sort(key=lambda each: each.priority)
             while self.waiting and len(self.running) < self.options.max_num_seqs:
@@ -150,14 +155,17 @@ class Engine:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         return await self.answer(request, chat=True)
 
-    async def metrics(self, _: web.Request) -> web.Response:
+    def gauges(self) -> str:
         name = f'engine="0",model_name="{self.options.served_model_name}"'
         lines = [
             f"vllm:num_requests_running{{{name}}} {float(len(self.running))}",
             f"vllm:num_requests_waiting{{{name}}} {float(len(self.waiting))}",
             f"vllm:kv_cache_usage_perc{{{name}}} {0.001 * self.steps % 1 if self.running else 0.0}",
         ]
-        return web.Response(text="\n".join(lines) + "\n")
+        return "\n".join(lines) + "\n"
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text=self.told)
 
     async def models(self, _: web.Request) -> web.Response:
         model = {"id": self.options.served_model_name, "object": "model", "max_model_len": CONTEXT}
