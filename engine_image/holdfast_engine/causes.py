@@ -70,6 +70,7 @@ _TABLE: tuple[tuple[CauseReason, re.Pattern[str]], ...] = tuple(
                 r"(file|model|weights|checkpoint|shard)\b.*corrupt|corrupt.*\b(file|model|weights|checkpoint|shard)",
                 r"not initialized from checkpoint|size mismatch for",
                 r"not a valid JSON file|JSONDecodeError",
+                r"cannot mmap an empty file|cannot reshape array of size",
                 r"(magic|invalid|wrong).*gguf|gguf.*(magic|invalid)|GGUF magic",
             ),
         ),

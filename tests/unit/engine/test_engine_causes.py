@@ -38,6 +38,8 @@ FREE = (
             "OSError: It looks like the config file at '/m/config.json' is not a valid JSON file.",
             CauseReason.MODEL_CORRUPT,
         ),
+        ("ValueError: GGUF magic invalid", CauseReason.MODEL_CORRUPT),
+        ("ValueError: cannot reshape array of size 28240 into shape (256,128)", CauseReason.MODEL_CORRUPT),
         ("RuntimeError: PytorchStreamReader failed reading zip archive", CauseReason.MODEL_CORRUPT),
         (
             "OSError: /models/x is not a local folder and is not a valid model identifier listed on 'https://hf.co/models'",
