@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -21,7 +22,7 @@ import pytest
 
 from holdfast_engine.tiny_model import write_tiny_model
 
-DEADLINE = 60.0
+DEADLINE = float(os.environ.get("HOLDFAST_TEST_SECONDS", "60"))
 """Seconds that a wait may take on a busy machine; nothing is asserted about times."""
 LONG = 4000
 """Tokens of an answer that would take minutes on a paced engine."""

@@ -17,6 +17,7 @@ from tests.integration.engine.conftest import LONG, EngineProcess, wait_until
 __all__ = ["KINDS", "LONG", "EngineKind", "child_port", "start_vllm", "wait_for", "wait_gone"]
 wait_for = wait_until
 STAND_IN = shlex.join([sys.executable, str(Path(__file__).with_name("vllm_stand_in.py"))])
+REAL_ARGUMENTS = ("--max-model-len", "8192", "--max-num-seqs", "8", "--dtype", "float32", "--enforce-eager")
 PACE = ("--step-interval", "0.03")
 REAL_PYTHON, REAL_MODEL = os.environ.get("HOLDFAST_VLLM_PYTHON"), os.environ.get("HOLDFAST_VLLM_MODEL")
 
@@ -37,7 +38,7 @@ def start_vllm(
 def start_real_vllm(_: Path, *options: str, paced: bool = False) -> EngineProcess:
     command = f"{REAL_PYTHON} -m vllm.entrypoints.openai.api_server"
     shim = ("--engine", "vllm", "--engine-command", command, "--model", str(REAL_MODEL), *options)
-    return EngineProcess(None, *shim, "--", "--max-model-len", "8192", "--max-num-seqs", "8")
+    return EngineProcess(None, *shim, "--", *REAL_ARGUMENTS)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ class EngineKind:
         if not self.own_metrics:
             return 0
         page = urllib.request.urlopen(f"http://127.0.0.1:{child_port(engine)}/metrics").read().decode()
-        return int(sum(float(value) for value in re.findall(r"^vllm:num_requests_\w+\{.*\} (\S+)$", page, re.M)))
+        return int(
+            sum(
+                float(value) for value in re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", page, re.M)
+            )
+        )
 
 
 def child_port(engine: Any) -> int:
