@@ -42,7 +42,7 @@ class Child:
     """One process, in a session of its own so that its children can be ended with it."""
 
     def __init__(self) -> None:
-        self.last_lines = LastLines()
+        self._out, self._err = LastLines(), LastLines()
         self._process: asyncio.subprocess.Process | None = None
         self._pumps: list[asyncio.Task[None]] = []
 
@@ -57,8 +57,15 @@ class Child:
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        ways = ((self._process.stdout, sys.stdout.buffer), (self._process.stderr, sys.stderr.buffer))
-        self._pumps = [asyncio.create_task(self._pass_on(source, target)) for source, target in ways]
+        ways = (
+            (self._process.stdout, sys.stdout.buffer, self._out),
+            (self._process.stderr, sys.stderr.buffer, self._err),
+        )
+        self._pumps = [asyncio.create_task(_pass_on(*way)) for way in ways]
+
+    def last_lines(self) -> list[str]:
+        """Those of its output, then those of its error output."""
+        return self._out.read() + self._err.read()
 
     async def wait(self) -> int:
         """Until the process has ended and its output is read: its code, negative for a signal."""
@@ -80,9 +87,10 @@ class Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    async def _pass_on(self, source: asyncio.StreamReader, target: BinaryIO) -> None:
-        while data := await source.read(1 << 16):
-            self.last_lines.feed(data)
-            with contextlib.suppress(OSError):
-                target.write(data)
-                target.flush()
+
+async def _pass_on(source: asyncio.StreamReader, target: BinaryIO, lines: LastLines) -> None:
+    while data := await source.read(1 << 16):
+        lines.feed(data)
+        with contextlib.suppress(OSError):
+            target.write(data)
+            target.flush()

@@ -32,6 +32,10 @@ ASK_SECONDS = 0.2
 LOOK_SECONDS = 0.5
 """Between two looks at the child's metrics while it works."""
 ANSWER_SECONDS = 5.0
+KEEP_SECONDS = 2.0
+"""For an idle connection; less than the child keeps it (5 s), or a request would now and then meet its end."""
+DEATH_SECONDS = 5.0
+"""For a child to die of what made it answer wrongly, so that its own words tell the cause."""
 STOP_SECONDS = 10.0
 WARM_UP = Task(0, Sampling(max_tokens=4, temperature=0.0), text="Hello", chosen=frozenset({"temperature"}))
 
@@ -52,18 +56,26 @@ class VllmEngine:
         self._session: aiohttp.ClientSession | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._followers: list[asyncio.Task[None]] = []
+        self._end_awaited: asyncio.Task[None]
         self._failed = False
 
     async def start(self, report: Callable[[Event], None]) -> None:
         self._report = report
         self._session = aiohttp.ClientSession(
             self._url,
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_SECONDS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS),
         )
         logger.info("starting: %s", shlex.join(self._command))
         await self._child.start(self._command)
-        self._followers = [asyncio.create_task(each()) for each in (self._await_end, self._await_ready, self._look)]
+        self._end_awaited = asyncio.create_task(self._await_end())
+        self._followers = [
+            self._end_awaited,
+            asyncio.create_task(self._await_ready()),
+            asyncio.create_task(self._look()),
+        ]
+        for follower in self._followers:
+            follower.add_done_callback(self._check)
 
     def submit(self, task: Task) -> None:
         working = asyncio.create_task(self._generate(task, self._report))
@@ -110,7 +122,12 @@ class VllmEngine:
 
     async def _await_end(self) -> None:
         code = await self._child.wait()
-        self._fail(tell(self._child.last_lines.read(), code), exit_code(code))
+        self._fail(tell(self._child.last_lines(), code), exit_code(code))
+
+    def _check(self, follower: asyncio.Task[None]) -> None:
+        if not follower.cancelled() and (error := follower.exception()) is not None:
+            logger.error("the engine's process is no longer followed", exc_info=error)
+            self._fail(Cause(CauseReason.FAILED, f"{type(error).__name__}: {error}"))
 
     def _fail(self, cause: Cause, code: int = 1) -> None:
         """The first failure is the cause, and the only one that is told."""
@@ -126,6 +143,7 @@ class VllmEngine:
         try:
             await self._generate(WARM_UP, lambda _: None)
         except EngineError as error:
+            await asyncio.wait([self._end_awaited], timeout=DEATH_SECONDS)
             self._fail(Cause(CauseReason.FAILED, f"The warm-up generation failed: {error}"))
         else:
             self._report(Ready())
@@ -134,7 +152,7 @@ class VllmEngine:
         before, used = "", 0.0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if not self._tasks and not used:
+            if before and not self._tasks and not used:
                 continue
             if (page := await self._get("/metrics")) is None:
                 continue

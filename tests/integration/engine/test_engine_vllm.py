@@ -95,6 +95,15 @@ def test_a_child_that_dies_at_work_fails_its_requests_and_leaves_its_cause(
     assert message.read_text() == "CudaError: RuntimeError: CUDA error: an illegal memory access was encountered\n"
 
 
+def test_a_child_that_dies_of_its_first_generation_leaves_its_own_words(vllm: Launch, tmp_path: Path) -> None:
+    last, message = tmp_path / "last", tmp_path / "termination-log"
+    last.write_text(OUT_OF_MEMORY)
+    message.touch()
+    engine = vllm("--termination-log", str(message), arguments=("--die-with", str(last), "--die-at", "Hello"))
+    assert engine.process.wait(60) == 1
+    assert message.read_text().startswith("GpuOutOfMemory: ")
+
+
 def test_a_command_that_cannot_be_run_is_named(vllm: Launch, tmp_path: Path) -> None:
     message = tmp_path / "termination-log"
     message.touch()
@@ -121,7 +130,7 @@ def test_an_engine_that_hangs_behind_a_living_server_is_not_live_until_a_token_c
 
 
 def test_a_long_prefill_is_progress(vllm: Launch) -> None:
-    engine = vllm("--progress-timeout", "1", arguments=(*SLOW, "--prefill", "80")).wait_ready()
+    engine = vllm("--progress-timeout", "2", arguments=(*SLOW, "--prefill", "80")).wait_ready()
     assert engine.ask(max_tokens=2).status_code == 200
     assert engine.status("/livez") == 200
 
