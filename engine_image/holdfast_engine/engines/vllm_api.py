@@ -21,6 +21,8 @@ PROBE_PRIORITY = -1
 RESERVED = ("--host", "--port", "--uds", "--served-model-name", "--api-key", "--root-path")
 """Arguments that are the shim's own: it alone talks to the child."""
 POLICY = "--scheduling-policy"
+QUIET = ("--disable-uvicorn-access-log",)
+"""The child's only client is the shim, which also looks at its metrics twice a second."""
 _ENDS = {"stop": "stop", "length": "length"}
 _CONTEXT = re.compile(r"maximum context length|max_tokens.* too large|longer than the maximum model length", re.I)
 _ABOUT_PROMPT = re.compile(r"out of vocabulary|out of range|prompt|token id", re.I)
@@ -40,7 +42,7 @@ def arguments(user: Sequence[str], served_name: str, port: int, model: str | Non
     given = [*(["--model", model] if model is not None else []), *user]
     if POLICY not in names:
         given += [POLICY, "priority"]
-    return [*given, "--served-model-name", served_name, "--host", "127.0.0.1", "--port", str(port)]
+    return [*given, *QUIET, "--served-model-name", served_name, "--host", "127.0.0.1", "--port", str(port)]
 
 
 def knows_priorities(user: Sequence[str]) -> bool:

@@ -201,6 +201,7 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--served-model-name")
     parser.add_argument("--scheduling-policy", default="fcfs")
+    parser.add_argument("--disable-uvicorn-access-log", action="store_true")
     parser.add_argument("--step-interval", type=float, default=0.001)
     parser.add_argument("--max-num-seqs", type=int, default=64)
     parser.add_argument("--startup", type=float, default=0.0)

@@ -14,7 +14,7 @@ from holdfast_engine.errors import EngineError, InvalidRequestError, Unavailable
 from holdfast_engine.port import Accepted, Event, Output, Sampling, Step, Task
 from holdfast_engine.text import TextAssembler
 
-OWN = ["--served-model-name", "chat", "--host", "127.0.0.1", "--port", "5"]
+OWN = ["--disable-uvicorn-access-log", "--served-model-name", "chat", "--host", "127.0.0.1", "--port", "5"]
 
 
 def test_the_shims_own_arguments_come_last_and_ask_for_priorities() -> None:
