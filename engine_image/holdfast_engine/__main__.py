@@ -5,19 +5,29 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from holdfast_engine.integrity import digest as read_digest
 from holdfast_engine.model_errors import ModelError
-from holdfast_engine.prepare import TERMINATION_LOG, WantedModel
+from holdfast_engine.prepare import WantedModel
 from holdfast_engine.sources import DEFAULT_CACHE, is_remote, local_path, obtain
 
+if TYPE_CHECKING:
+    from holdfast_engine.port import Engine
 
-def _source(_: click.Context, __: click.Parameter, value: str) -> str:
+CPU_ONLY = (
+    *("sha256", "model_cache", "max_model_len", "max_num_seqs"),
+    *("cache_size_gib", "prefix_caching", "threads", "step_interval"),
+)
+"""Options of `serve` that are the CPU engine's alone."""
+
+
+def _source(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """A URL of a known kind, or a path that exists."""
-    if is_remote(value):
+    if value is None or is_remote(value):
         return value
     try:
         path = local_path(value)
@@ -48,26 +58,19 @@ _SHA256 = click.option("--sha256", callback=_sha256, metavar="HEX", help="The mo
 
 @click.group()
 def main() -> None:
-    """An OpenAI-compatible engine on CPU, and the tiny model it is tested with."""
+    """An OpenAI-compatible server in front of an engine, and the tiny model that the CPU engine is tested with."""
 
 
 @main.command()
+@click.option("--engine", "kind", type=click.Choice(["openvino", "vllm"]), default="openvino", show_default=True)
 @click.option(
     "--model",
     callback=_source,
-    required=True,
     metavar="SOURCE",
-    help="A GGUF file or a directory with one; a path, hf://, s3:// or oci://.",
+    help="A GGUF file or a directory with one: path, hf://, s3:// or oci://. For vLLM a folder, or what follows --.",
 )
 @_SHA256
 @_CACHE
-@click.option(
-    "--termination-log",
-    type=click.Path(path_type=Path),
-    default=TERMINATION_LOG,
-    show_default=True,
-    help="File for the last words on a model that cannot be loaded, where it exists.",
-)
 @click.option("--served-name", required=True, help="The model's name in requests.")
 @click.option("--host", default="0.0.0.0", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
@@ -96,11 +99,22 @@ def main() -> None:
     help="Seconds without a step, while requests run, after which the engine counts as stalled.",
 )
 @click.option("--drain-seconds", type=click.FloatRange(min=0), default=900.0, show_default=True)
+@click.option(
+    "--termination-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="/dev/termination-log",
+    show_default=True,
+    help="Where the cause of a bad end is left, if the file is there.",
+)
+@click.option("--engine-command", help="What starts vLLM's server, instead of vLLM's module in `python3`.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE_ARGS]...")
+@click.pass_context
 def serve(
-    model: str,
+    context: click.Context,
+    kind: str,
+    model: str | None,
     sha256: str | None,
     model_cache: Path,
-    termination_log: Path,
     served_name: str,
     host: str,
     port: int,
@@ -112,8 +126,15 @@ def serve(
     step_interval: float,
     progress_timeout: float,
     drain_seconds: float,
+    termination_log: Path,
+    engine_command: str | None,
+    arguments: tuple[str, ...],
 ) -> None:
-    """Serve a GGUF model with OpenAI's API; it is fetched and verified first where that is asked for."""
+    """Serve a model with OpenAI's API; it is fetched and verified first where that is asked for.
+
+    What follows -- is given to vLLM's server as it is.
+    """
+    from holdfast_engine.engines.openvino import OpenVinoEngine
     from holdfast_engine.server import ServeConfig
     from holdfast_engine.server import serve as run
     from holdfast_engine.wire import WorkerConfig
@@ -121,6 +142,11 @@ def serve(
     if step_interval >= progress_timeout:
         raise click.UsageError("--step-interval must be less than --progress-timeout.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if kind == "vllm":
+        engine = _vllm(context, model, served_name, engine_command, arguments)
+        run(ServeConfig(engine, served_name, host, port, progress_timeout, drain_seconds, termination_log))
+    if model is None or arguments or engine_command:
+        raise click.UsageError("The CPU engine takes --model with a GGUF file, and no arguments of its own.")
     worker = WorkerConfig(
         model=model,
         max_model_len=max_model_len,
@@ -130,8 +156,24 @@ def serve(
         step_interval=step_interval,
         prefix_caching=prefix_caching,
     )
-    wanted = WantedModel(model, sha256, model_cache)
-    run(ServeConfig(wanted, worker, served_name, host, port, progress_timeout, drain_seconds, termination_log))
+    engine = OpenVinoEngine(worker, WantedModel(model, sha256, model_cache))
+    run(ServeConfig(engine, served_name, host, port, progress_timeout, drain_seconds, termination_log))
+
+
+def _vllm(
+    context: click.Context, model: str | None, served_name: str, command: str | None, arguments: tuple[str, ...]
+) -> Engine:
+    from holdfast_engine.engines.vllm import COMMAND, VllmEngine
+
+    if model is not None and is_remote(model):
+        raise click.UsageError("vLLM fetches models by itself: name what it knows after --, as --model.")
+    for name in CPU_ONLY:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is the CPU engine's; vLLM's arguments follow --.")
+    try:
+        return VllmEngine(arguments, served_name, None if model is None else str(local_path(model)), command or COMMAND)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 @main.command()

@@ -12,11 +12,12 @@ from typing import Any
 
 Json = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def event(content: Json) -> bytes:
     """One server-sent event."""
-    return b"data: " + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + _encode(content).encode() + b"\n\n"
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> Json:

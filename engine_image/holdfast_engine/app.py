@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,7 +13,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from holdfast_engine.engine import Engine
 from holdfast_engine.errors import (
     BodyTooLargeError,
     EngineError,
@@ -23,8 +23,9 @@ from holdfast_engine.errors import (
 )
 from holdfast_engine.health import Reason
 from holdfast_engine.metrics import CONTENT_TYPE, EngineMetrics
-from holdfast_engine.protocol import ChatRequest, CompletionRequest, parse
+from holdfast_engine.protocol import ChatRequest, CompletionRequest, GenerationRequest, parse
 from holdfast_engine.responses import GeneratedResponse, error_response
+from holdfast_engine.shim import Generation, Shim
 
 PROBE_HEADER = "x-holdfast-probe"
 """Marks an observer's request for a single token; gateways take it from what their clients send."""
@@ -36,7 +37,7 @@ MAX_DROPPED_BYTES = 8 * MAX_BODY_BYTES
 class EngineApp:
     """The routes' handlers for one engine."""
 
-    engine: Engine
+    shim: Shim
     metrics: EngineMetrics
     served_name: str
     created: int
@@ -46,14 +47,18 @@ class EngineApp:
         self._check_model(asked.model)
         ids, text = (None, asked.prompt) if isinstance(asked.prompt, str) else (asked.prompt, None)
         probe = PROBE_HEADER in request.headers
-        generation = self.engine.submit(asked.sampling(secrets.randbits(63)), text=text, token_ids=ids, probe=probe)
-        return GeneratedResponse(asked, generation, self.engine, request.headers.get("x-request-id"))
+        generation = self._submit(asked, text=text, token_ids=ids, probe=probe)
+        return GeneratedResponse(asked, generation, self.shim, request.headers.get("x-request-id"))
 
     async def chat(self, request: Request) -> Response:
         asked = parse(ChatRequest, await _body(request))
         self._check_model(asked.model)
-        generation = self.engine.submit(asked.sampling(secrets.randbits(63)), messages=asked.plain_messages)
-        return GeneratedResponse(asked, generation, self.engine, request.headers.get("x-request-id"))
+        generation = self._submit(asked, messages=asked.plain_messages)
+        return GeneratedResponse(asked, generation, self.shim, request.headers.get("x-request-id"))
+
+    def _submit(self, asked: GenerationRequest, **prompt: Any) -> Generation:
+        sampling = asked.sampling(secrets.randbits(63))
+        return self.shim.submit(sampling, stops=tuple(asked.stops), chosen=asked.chosen, **prompt)
 
     def _check_model(self, name: str) -> None:
         if name != self.served_name:
@@ -65,22 +70,22 @@ class EngineApp:
             "object": "model",
             "created": self.created,
             "owned_by": "holdfast",
-            "max_model_len": self.engine.max_model_len,
+            "max_model_len": self.shim.max_model_len,
         }
         return JSONResponse({"object": "list", "data": [model]})
 
     async def health(self, _: Request) -> Response:
         """Ready to be routed to."""
-        return self._verdict(self.engine.health.not_ready())
+        return self._verdict(self.shim.health.not_ready())
 
     async def livez(self, _: Request) -> Response:
         """Able to make progress; if not, restart the process."""
-        return self._verdict(self.engine.health.not_alive())
+        return self._verdict(self.shim.health.not_alive())
 
     def _verdict(self, reason: Reason | None) -> Response:
         if reason is None:
             return JSONResponse({"status": "ok"})
-        detail = self.engine.health.failure if reason is Reason.FAILED else None
+        detail = self.shim.health.failure if reason is Reason.FAILED else None
         return JSONResponse({"status": "unavailable", "reason": reason, "detail": detail}, 503)
 
     async def show_metrics(self, _: Request) -> Response:
@@ -131,8 +136,8 @@ async def _unexpected(_: Request, error: Exception) -> Response:
     return error_response(EngineError(f"Internal error: {type(error).__name__}"))
 
 
-def build_app(engine: Engine, metrics: EngineMetrics, served_name: str) -> Starlette:
-    handlers = EngineApp(engine, metrics, served_name, created=int(time.time()))
+def build_app(shim: Shim, metrics: EngineMetrics, served_name: str) -> Starlette:
+    handlers = EngineApp(shim, metrics, served_name, created=int(time.time()))
     return Starlette(
         routes=[
             Route("/v1/completions", handlers.completions, methods=["POST"]),

@@ -22,7 +22,8 @@ import numpy as np
 import openvino
 import openvino_genai
 
-from holdfast_engine.wire import PROBE_PLACES, Loaded, Sampling, WorkerConfig
+from holdfast_engine.port import Sampling
+from holdfast_engine.wire import PROBE_PLACES, Loaded, WorkerConfig
 
 SILENT_TYPES = (gguf.TokenType.CONTROL, gguf.TokenType.UNUSED)
 """Tokens that have no text in an answer."""

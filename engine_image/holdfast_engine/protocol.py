@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from holdfast_engine.errors import InvalidRequestError
-from holdfast_engine.wire import Sampling
+from holdfast_engine.port import Sampling
 
 COMPLETION_MAX_TOKENS = 16
 """OpenAI's default for /v1/completions; a chat may fill the context."""
@@ -42,6 +42,8 @@ class GenerationRequest(BaseModel):
         *("frequency_penalty", "presence_penalty", "response_format", "audio", "prediction"),
     )
     HARMLESS: ClassVar[dict[str, Any]] = {"best_of": 1, "response_format": {"type": "text"}}
+
+    SAMPLED: ClassVar[tuple[str, ...]] = ("temperature", "top_p", "seed")
 
     model: str
     max_tokens: int | None = Field(None, gt=0)
@@ -82,6 +84,11 @@ class GenerationRequest(BaseModel):
     def token_limit(self) -> int | None:
         """Tokens to generate at most; None = what the context leaves."""
         return self.max_tokens
+
+    @property
+    def chosen(self) -> frozenset[str]:
+        """The fields of `sampling` that the request names."""
+        return frozenset(name for name in self.SAMPLED if getattr(self, name) is not None)
 
     def sampling(self, random_seed: int) -> Sampling:
         """How to generate; `random_seed` is for requests that name none."""

@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from holdfast_engine import answers
-from holdfast_engine.engine import Engine, Generation
 from holdfast_engine.errors import EngineError
 from holdfast_engine.protocol import ChatRequest, CompletionRequest
+from holdfast_engine.shim import Generation, Shim
 from holdfast_engine.text import TextAssembler
 
 MAX_ID_LENGTH = 256
@@ -63,14 +63,13 @@ class GeneratedResponse(Response):
         self,
         request: CompletionRequest | ChatRequest,
         generation: Generation,
-        engine: Engine,
+        shim: Shim,
         request_id: str | None,
     ) -> None:
         super().__init__()
-        assert engine.vocabulary is not None
         self._request = request
         self._generation = generation
-        self._assembler = TextAssembler(engine.vocabulary, request.stops, request.return_token_ids)
+        self._assembler = TextAssembler(shim.vocabulary, request.stops, request.return_token_ids)
         prefix = "chatcmpl" if isinstance(request, ChatRequest) else "cmpl"
         self._id = answer_id(request_id, prefix)
         self._reason = "abort"
@@ -98,8 +97,12 @@ class GeneratedResponse(Response):
 
     async def _next_piece(self) -> tuple[str, list[int], str | None]:
         """Text and token ids that are new, and the finish reason at the end."""
-        tokens, reason = await self._generation.next()
-        piece = self._assembler.add(tokens)
+        output = await self._generation.next()
+        reason = output.reason
+        if output.text is None:
+            piece = self._assembler.add(output.token_ids)
+        else:
+            piece = self._assembler.add_text(output.text, output.token_ids)
         if piece.stopped:
             return piece.text, piece.token_ids, "stop"
         if reason is None:

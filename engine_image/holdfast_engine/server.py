@@ -1,4 +1,4 @@
-"""Runs the engine: granian inside this process, the pipeline process, signals, and the drain before the end.
+"""Runs an engine behind its port: granian inside this process, signals, the drain before the end.
 
 granian's network side is Rust and needs no Python to answer HTTP/2 pings; it speaks HTTP/1.1 and HTTP/2
 without TLS (prior knowledge) on one port.
@@ -22,12 +22,12 @@ from granian.http import HTTP2Settings
 from granian.server.embed import Server
 
 from holdfast_engine.app import build_app
-from holdfast_engine.engine import Engine
+from holdfast_engine.causes import Cause, CauseReason
 from holdfast_engine.errors import UnavailableError
 from holdfast_engine.metrics import EngineMetrics
-from holdfast_engine.model_errors import ModelError
-from holdfast_engine.prepare import TERMINATION_LOG, WantedModel, leave_word, prepared
-from holdfast_engine.wire import WorkerConfig
+from holdfast_engine.port import Engine
+from holdfast_engine.prepare import TERMINATION_LOG, leave_word
+from holdfast_engine.shim import Shim
 
 logger = logging.getLogger(__name__)
 MAX_CONNECTIONS = 4096
@@ -41,29 +41,30 @@ together with it."""
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Times in seconds. `worker.model` is replaced by the file that `model` turns out to be."""
+    """Times in seconds."""
 
-    model: WantedModel
-    worker: WorkerConfig
+    engine: Engine
     served_name: str
     host: str = "0.0.0.0"
     port: int = 8000
     progress_timeout: float = 5.0
     drain_seconds: float = 900.0
     termination_log: Path = TERMINATION_LOG
+    """Where the cause of a bad end is left, if the file is there: the kubelet makes it and shows what it then holds."""
 
 
 def serve(config: ServeConfig) -> NoReturn:
     """Serve until SIGTERM or SIGINT, then drain and exit with 0; a second signal ends at once.
 
-    Exits with 1 when the generation loop is over, also before it began (a broken model): its supervisor starts it anew.
-    Exits with a `ModelError`'s own code when there is no model to load, its text in the termination message.
+    Exits with the code that the engine gives when it is over, also before it began (a broken model): its supervisor
+    starts it anew.
     """
     code = 1
     try:
         code = asyncio.run(_serve(config))
-    except Exception:
+    except Exception as error:
         logger.exception("the engine ended")
+        leave_word(config.termination_log, str(Cause(CauseReason.FAILED, f"{type(error).__name__}: {error}")))
     finally:
         # Skips the interpreter's own end, in which granian's threads may still call into Python and abort.
         sys.stdout.flush()
@@ -74,9 +75,9 @@ def serve(config: ServeConfig) -> NoReturn:
 async def _serve(config: ServeConfig) -> int:
     _refuse_taken_port(config.host, config.port)
     metrics = EngineMetrics(config.served_name)
-    engine = Engine(config.worker, metrics, config.progress_timeout)
+    shim = Shim(config.engine, metrics, config.progress_timeout)
     server = Server(
-        build_app(engine, metrics, config.served_name),
+        build_app(shim, metrics, config.served_name),
         address=config.host,
         port=config.port,
         interface=Interfaces.ASGINL,
@@ -88,42 +89,29 @@ async def _serve(config: ServeConfig) -> int:
         log_enabled=False,
     )
     stopping = asyncio.Event()
-    _on_signals(engine, stopping)
+    _on_signals(shim, stopping)
     serving = asyncio.create_task(server.serve())
-    logger.info("listening on %s:%d, loading %s", config.host, config.port, config.model.source)
-    starting = asyncio.create_task(_start(engine, config))
-    ends = [serving, asyncio.create_task(stopping.wait()), asyncio.create_task(engine.ended.wait())]
+    logger.info("listening on %s:%d, loading %s", config.host, config.port, config.served_name)
+    await shim.start()
+    ends = [serving, asyncio.create_task(stopping.wait()), asyncio.create_task(shim.ended.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         logger.error("the HTTP server ended: %s", serving.exception())
-        engine.kill()
+        shim.engine.kill()
         return 1
-    if not engine.ended.is_set():
-        await _drain(engine, config.drain_seconds)
+    if not shim.ended.is_set():
+        await _drain(shim, config.drain_seconds)
     await asyncio.sleep(FLUSH_SECONDS)
     server.stop()  # type: ignore[no-untyped-call]
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
-    engine.kill()
-    if engine.ended.is_set() and not stopping.is_set():
-        logger.error("leaving: %s", engine.health.failure)
-        return await starting or 1
+    if shim.failed is not None and not stopping.is_set():
+        shim.engine.kill()
+        logger.error("leaving: %s", shim.failed.cause)
+        leave_word(config.termination_log, str(shim.failed.cause))
+        return shim.failed.code
+    await shim.engine.stop()
     logger.info("drained, leaving")
-    return 0
-
-
-async def _start(engine: Engine, config: ServeConfig) -> int:
-    """Get the model and start the pipeline with it; 0, or the code to exit with."""
-    try:
-        await engine.start(str(await prepared(config.model)))
-    except ModelError as error:
-        leave_word(config.termination_log, str(error))
-        engine.fail(str(error))
-        return error.exit_code
-    except Exception as error:
-        logger.exception("the model cannot be made ready")
-        engine.fail(f"{type(error).__name__}: {error}")
-        return 1
     return 0
 
 
@@ -135,13 +123,13 @@ def _refuse_taken_port(host: str, port: int) -> None:
         attempt.bind(address)
 
 
-def _on_signals(engine: Engine, stopping: asyncio.Event) -> None:
+def _on_signals(shim: Shim, stopping: asyncio.Event) -> None:
     def stop() -> None:
         if stopping.is_set():
-            engine.kill()
+            shim.engine.kill()
             os._exit(128 + signal.SIGTERM)
         logger.info("asked to stop: draining")
-        engine.health.draining = True
+        shim.health.draining = True
         stopping.set()
 
     loop = asyncio.get_running_loop()
@@ -149,11 +137,11 @@ def _on_signals(engine: Engine, stopping: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop)
 
 
-async def _drain(engine: Engine, seconds: float) -> None:
+async def _drain(shim: Shim, seconds: float) -> None:
     try:
-        await asyncio.wait_for(engine.wait_idle(), seconds)
+        await asyncio.wait_for(shim.wait_idle(), seconds)
     except TimeoutError:
         logger.warning("drained for %g seconds: cutting the remaining requests", seconds)
-        engine.fail_all(UnavailableError("The engine is shutting down.", code="draining"))
+        shim.fail_all(UnavailableError("The engine is shutting down.", code="draining"))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(engine.wait_idle(), SHUTDOWN_SECONDS)
+            await asyncio.wait_for(shim.wait_idle(), SHUTDOWN_SECONDS)

@@ -60,10 +60,10 @@ class Piece:
 class TextAssembler:
     """One answer's text. With `whole_pieces`, text is given out only together with all the tokens it came
     from: each piece is then exactly what its token ids decode to, and an answer can be continued elsewhere
-    from the end of any piece."""
+    from the end of any piece. Without a vocabulary the text is the engine's own, and comes through `add_text`."""
 
-    def __init__(self, vocabulary: Vocabulary, stops: Sequence[str] = (), whole_pieces: bool = False) -> None:
-        self._detokenizer = Detokenizer(vocabulary)
+    def __init__(self, vocabulary: Vocabulary | None, stops: Sequence[str] = (), whole_pieces: bool = False) -> None:
+        self._detokenizer = None if vocabulary is None else Detokenizer(vocabulary)
         self._stops = StopStrings(stops)
         self._whole_pieces = whole_pieces
         self._text = ""
@@ -72,6 +72,7 @@ class TextAssembler:
 
     def add(self, tokens: Iterable[int]) -> Piece:
         """Take tokens up to the one that completes a stop string; `token_count` counts those taken."""
+        assert self._detokenizer is not None
         for token in tokens:
             self.token_count += 1
             self._token_ids.append(token)
@@ -83,9 +84,23 @@ class TextAssembler:
             return Piece("", [], stopped=False)
         return self._take(stopped=False)
 
+    def add_text(self, text: str, tokens: Sequence[int]) -> Piece:
+        """Take text that the engine made, and the tokens it came from; such text is held back by the engine until it is
+        valid, so that tokens without text wait for those that complete it."""
+        self.token_count += len(tokens)
+        self._token_ids += tokens
+        certain, stopped = self._stops.add(text)
+        self._text += certain
+        if stopped:
+            return self._take(stopped=True)
+        if self._whole_pieces and (not text or self._stops.holds_back):
+            return Piece("", [], stopped=False)
+        return self._take(stopped=False)
+
     def finish(self) -> Piece:
         """The rest, when the model ended by itself or at its limit."""
-        text, stopped = self._stops.add(self._detokenizer.finish())
+        held = "" if self._detokenizer is None else self._detokenizer.finish()
+        text, stopped = self._stops.add(held)
         self._text += text + self._stops.finish()
         return self._take(stopped)
 

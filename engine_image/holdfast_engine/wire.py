@@ -1,4 +1,4 @@
-"""Messages between the HTTP process and the process that owns the pipeline, and their framing. Pure but for
+"""Messages between the CPU engine's HTTP process and the one that owns its pipeline, and their framing. Pure but for
 `Channel`.
 
 The two are separate processes because OpenVINO GenAI holds Python's global lock during a whole generation
@@ -31,17 +31,6 @@ class WorkerConfig:
     threads: int = 1
     step_interval: float = 0.0
     prefix_caching: bool = False
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How one request is generated; `max_tokens` None = as many as the context length leaves."""
-
-    max_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
-    ignore_eos: bool = False
 
 
 @dataclass(frozen=True)

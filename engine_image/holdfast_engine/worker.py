@@ -1,6 +1,6 @@
 """The pipeline process: one thread that owns the pipeline and runs its generation loop.
 
-Started by `holdfast_engine.engine` as `python -m holdfast_engine.worker FD CONFIG`, FD being one end of a
+Started by `holdfast_engine.engines.openvino` as `python -m holdfast_engine.worker FD CONFIG`, FD being one end of a
 socket pair. Each turn takes the commands that are there, admits waiting requests up to `max_num_seqs`, runs
 one step and reports it. With nothing to do it sleeps in the socket's read: no polling. It ends when the other
 end closes, and the kernel ends it when the HTTP process dies.
@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from holdfast_engine.port import Sampling
 from holdfast_engine.wire import (
     PROBE_PLACES,
     Accepted,
@@ -31,7 +32,6 @@ from holdfast_engine.wire import (
     Progress,
     Ready,
     Rejected,
-    Sampling,
     WorkerConfig,
 )
 

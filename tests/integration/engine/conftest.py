@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -21,7 +22,7 @@ import pytest
 
 from holdfast_engine.tiny_model import write_tiny_model
 
-DEADLINE = 60.0
+DEADLINE = float(os.environ.get("HOLDFAST_TEST_SECONDS", "60"))
 """Seconds that a wait may take on a busy machine; nothing is asserted about times."""
 LONG = 4000
 """Tokens of an answer that would take minutes on a paced engine."""
@@ -46,12 +47,12 @@ def free_port() -> int:
 class EngineProcess:
     """One `holdfast-engine serve`, in a subprocess."""
 
-    def __init__(self, model: Path, *options: str) -> None:
+    def __init__(self, model: Path | None, *options: str, output: int | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "holdfast_engine", "serve", "--model", str(model)]
-        command += ["--served-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port), *options]
-        self.process = subprocess.Popen(command)
+        command = [sys.executable, "-m", "holdfast_engine", "serve", "--served-name", "tiny", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), *([] if model is None else ["--model", str(model)]), *options]
+        self.process = subprocess.Popen(command, stdout=output, stderr=output)
         self.client = self.connect()
 
     def connect(self, http2: bool = False) -> httpx.Client:

@@ -10,6 +10,7 @@ import pytest
 
 from holdfast.api import names
 from holdfast_engine import app, wire
+from holdfast_engine.port import Sampling
 from holdfast_engine.worker import GenerationLoop, warm_up
 
 
@@ -36,7 +37,7 @@ class CountingModel:
     def encode_messages(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         return self.encode_text("".join(message["content"] for message in messages))
 
-    def add(self, request: int, prompt_ids: Sequence[int], max_tokens: int, _: wire.Sampling) -> None:
+    def add(self, request: int, prompt_ids: Sequence[int], max_tokens: int, _: Sampling) -> None:
         assert prompt_ids
         self.left[request] = max_tokens
 

@@ -1,0 +1,79 @@
+"""How each engine that the contract test knows is started behind the shim."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.integration.engine.conftest import LONG, EngineProcess, wait_until
+
+__all__ = ["KINDS", "LONG", "EngineKind", "child_port", "start_vllm", "wait_for", "wait_gone"]
+wait_for = wait_until
+STAND_IN = shlex.join([sys.executable, str(Path(__file__).with_name("vllm_stand_in.py"))])
+REAL_ARGUMENTS = ("--max-model-len", "8192", "--max-num-seqs", "8", "--dtype", "float32", "--enforce-eager")
+PACE = ("--step-interval", "0.03")
+REAL_PYTHON, REAL_MODEL = os.environ.get("HOLDFAST_VLLM_PYTHON"), os.environ.get("HOLDFAST_VLLM_MODEL")
+
+
+def start_openvino(model: Path, *options: str, paced: bool = False) -> EngineProcess:
+    return EngineProcess(model, *options, *(PACE if paced else ()))
+
+
+def start_vllm(
+    _: Path, *options: str, paced: bool = False, arguments: tuple[str, ...] = (), output: int | None = None
+) -> EngineProcess:
+    """vLLM's side of the port, with the stand-in, which gets `arguments`."""
+    pace = PACE if paced else ()
+    shim = ("--engine", "vllm", "--engine-command", STAND_IN, *options)
+    return EngineProcess(None, *shim, "--", *pace, *arguments, output=output)
+
+
+def start_real_vllm(_: Path, *options: str, paced: bool = False) -> EngineProcess:
+    command = f"{REAL_PYTHON} -m vllm.entrypoints.openai.api_server"
+    shim = ("--engine", "vllm", "--engine-command", command, "--model", str(REAL_MODEL), *options)
+    return EngineProcess(None, *shim, "--", *REAL_ARGUMENTS)
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    name: str
+    start: Callable[..., EngineProcess]
+    own_metrics: bool
+    """Whether its process has metrics of its own."""
+
+    def works_on(self, engine: EngineProcess) -> int:
+        """Requests that the engine's own process counts, beside what the shim says."""
+        if not self.own_metrics:
+            return 0
+        page = urllib.request.urlopen(f"http://127.0.0.1:{child_port(engine)}/metrics").read().decode()
+        return int(
+            sum(
+                float(value) for value in re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", page, re.M)
+            )
+        )
+
+
+def child_port(engine: Any) -> int:
+    arguments = Path(f"/proc/{engine.worker_pid()}/cmdline").read_bytes().decode().split("\0")
+    return int(arguments[arguments.index("--port") + 1])
+
+
+def wait_gone(pid: int) -> None:
+    def gone() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+    wait_until(gone, f"process {pid} to end")
+
+
+VLLM = EngineKind("vllm", start_real_vllm if REAL_PYTHON else start_vllm, own_metrics=True)
+KINDS = [VLLM] if REAL_PYTHON else [EngineKind("openvino", start_openvino, own_metrics=False), VLLM]
