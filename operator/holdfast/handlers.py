@@ -19,15 +19,16 @@ import kopf
 
 from holdfast.adapters import metrics
 from holdfast.adapters.cluster import Cluster
-from holdfast.adapters.observe import Watched
+from holdfast.adapters.observe import Watched, engine_pod
 from holdfast.api import names
 from holdfast.api.conditions import Condition
 from holdfast.config import Config
-from holdfast.domain.observation import Capabilities, Manifest
+from holdfast.domain.observation import Capabilities, EnginePod, Manifest
 from holdfast.domain.revision import digest
 from holdfast.domain.status import is_bad
 from holdfast.errors import ClusterError
 from holdfast.fleet import Fleet
+from holdfast.mirror import lean
 from holdfast.reconcile import Reconciler
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,9 @@ def _register_indexes(registry: kopf.OperatorRegistry, wakes: Wakes) -> None:
     async def by_service(body: kopf.Body, **_: Any) -> dict[Key, Manifest]:
         return {_service_of(body): _plain(body)}
 
+    async def pod_by_service(body: kopf.Body, **_: Any) -> dict[Key, EnginePod]:
+        return {_service_of(body): engine_pod(body)}
+
     async def by_kind(body: kopf.Body, **_: Any) -> dict[str, Manifest]:
         return {"all": _plain(body)}
 
@@ -175,7 +179,7 @@ def _register_indexes(registry: kopf.OperatorRegistry, wakes: Wakes) -> None:
 
     for resource in CHILDREN:
         kopf.index(resource, id="children", labels=OURS, registry=registry)(by_service)
-    kopf.index(PODS, id="pods", labels=OURS, registry=registry)(by_service)
+    kopf.index(PODS, id="pods", labels=OURS, registry=registry)(pod_by_service)
     for resource in (*CHILDREN, PODS):
         kopf.on.event(resource, id="wake", labels=OURS, registry=registry)(wake_one)
     for plural, wake in (("regions", wake_every), ("llmservices", wake_rivals)):
@@ -188,10 +192,7 @@ def _service_of(body: kopf.Body) -> Key:
 
 
 def _plain(body: kopf.Body) -> Manifest:
-    """A copy without managedFields, which are half of an object and never looked at."""
-    manifest = dict(body)
-    manifest["metadata"] = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
-    return manifest
+    return lean(dict(body))
 
 
 def _name_of(body: kopf.Body) -> str:
@@ -203,7 +204,7 @@ async def _safe_pass(reconciler: Reconciler, fleet: Fleet, body: kopf.Body, key:
     if not fleet.ready:
         return NOT_READY_SECONDS
 
-    def indexed(name: str, at: Any) -> Iterable[Manifest]:
+    def indexed(name: str, at: Any) -> Iterable[Any]:
         return list(indexes[name].get(at, ()))
 
     try:

@@ -75,7 +75,7 @@ class Mirror:
         Not if the watch has brought that or more already: then the object may have changed again, or be gone.
         """
         if version_of(thing) > self._seen:
-            self.objects[identity(thing)] = thing
+            self.objects[identity(thing)] = lean(thing)
 
     async def run(self) -> None:
         """Keeps the copy current until cancelled."""
@@ -116,7 +116,7 @@ class Mirror:
         async with response:
             check(response.status, response.reason)
             body = json.loads(await response.read())
-        objects = {identity(item): item for item in body["items"]}
+        objects = {identity(item): lean(item) for item in body["items"]}
         version = str(body["metadata"]["resourceVersion"])
         self._seen = _number(version)
         if not self.complete or objects != self.objects:
@@ -159,11 +159,17 @@ class Mirror:
             if kind == "DELETED":
                 self.objects.pop(name, None)
             elif name not in self.objects or version_of(self.objects[name]) <= version_of(thing):
-                self.objects[name] = thing  # else an own write that came later is known already
+                self.objects[name] = lean(thing)  # else an own write that came later is known already
             self._changed.set()
         version = str(thing["metadata"]["resourceVersion"])
         self._seen = max(self._seen, _number(version))
         return version
+
+
+def lean(thing: KubernetesObject) -> KubernetesObject:
+    """An object without managedFields, which are half of it and never looked at."""
+    meta = {key: value for key, value in thing["metadata"].items() if key != "managedFields"}
+    return {**thing, "metadata": meta}
 
 
 def version_of(thing: KubernetesObject) -> int:

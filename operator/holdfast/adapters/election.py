@@ -21,8 +21,11 @@ from holdfast.errors import ClusterError, NotFound, Unreachable
 log = logging.getLogger(__name__)
 
 LEASES = "coordination.k8s.io/v1"
-REQUEST_SECONDS = 2.0
-"""Longest time for one request; a voter that takes longer is taken as not answering."""
+PATIENCE = 0.4
+"""Longest time for one request, in parts of the time in which a leader must renew: an API server that works hard is
+slow, not dead, and a request each to read and to write fit in."""
+PATIENCE_WITH_SILENT = 0.15
+"""The same for a voter that has not answered lately: it must not hold up the others."""
 
 
 class Election:
@@ -106,7 +109,9 @@ class Election:
 
     async def _seal_of(self, voter: str, cluster: Cluster) -> int:
         try:
-            return _lease(await cluster.get(LEASES, Ref("Lease", self._namespace, names.LEASE), REQUEST_SECONDS)).epoch
+            return _lease(
+                await cluster.get(LEASES, Ref("Lease", self._namespace, names.LEASE), self._patience(voter))
+            ).epoch
         except NotFound:
             return 0
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -114,7 +119,7 @@ class Election:
 
     async def _read(self, voter: str, cluster: Cluster) -> None:
         try:
-            found = await cluster.get(LEASES, Ref("Lease", self._namespace, names.LEASE), REQUEST_SECONDS)
+            found = await cluster.get(LEASES, Ref("Lease", self._namespace, names.LEASE), self._patience(voter))
         except NotFound:
             self._manifests.pop(voter, None)
             self.elector.saw(voter, Lease(), "", time.monotonic())
@@ -142,15 +147,20 @@ class Election:
         version = None
         try:
             if write.version:
-                answer = await cluster.replace(manifest, REQUEST_SECONDS)
+                answer = await cluster.replace(manifest, self._patience(write.voter))
             else:
-                answer = await cluster.create(manifest, REQUEST_SECONDS)
+                answer = await cluster.create(manifest, self._patience(write.voter))
             version = answer["metadata"]["resourceVersion"]
             self._manifests[write.voter] = answer
         except ClusterError as error:
             log.debug("the Lease of %s was not written: %s", write.voter, error)
         metrics.LEASE_WRITES.labels("written" if version else "failed").inc()
         self.elector.wrote(write, version, sent, time.monotonic())
+
+    def _patience(self, voter: str) -> float:
+        """Seconds for a request to a voter."""
+        part = PATIENCE if voter in self.readable() else PATIENCE_WITH_SILENT
+        return max(1.0, part * self.elector.terms.renew_deadline)
 
     def _manifest(self, write: LeaseWrite) -> dict[str, Any]:
         before: Mapping[str, Any] = self._manifests.get(write.voter, {}) if write.version else {}

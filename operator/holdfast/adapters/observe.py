@@ -50,7 +50,7 @@ class Watched:
 
     service: Manifest
     children: Iterable[Manifest]
-    pods: Iterable[Manifest]
+    pods: Iterable[EnginePod]
     regions: Iterable[Manifest]
     services: Iterable[Manifest]
     control: Control | None = None
@@ -82,7 +82,7 @@ def gather(watched: Watched, written: Written, config: Config, capabilities: Cap
         capabilities=capabilities,
         claims=tuple(_claim(each) for each in watched.services if Ref.of(each) != own),
         children=children,
-        pods=tuple(sorted((engine_pod(each) for each in watched.pods), key=lambda pod: pod.name)),
+        pods=tuple(sorted(watched.pods, key=lambda pod: pod.name)),
         control=watched.control,
     )
 
