@@ -24,7 +24,11 @@ POLICY = "--scheduling-policy"
 QUIET = ("--disable-uvicorn-access-log",)
 """The child's only client is the shim, which also looks at its metrics twice a second."""
 _ENDS = {"stop": "stop", "length": "length"}
-_CONTEXT = re.compile(r"maximum context length|max_tokens.* too large|longer than the maximum model length", re.I)
+_CONTEXT = re.compile(
+    r"maximum context length|max_tokens.* too large|longer than the maximum|max_tokens must be at least 1",
+    re.IGNORECASE,
+)
+"""The last is what vLLM says of a prompt that leaves no room for a token: the shim never asks for less than one."""
 _ABOUT_PROMPT = re.compile(r"out of vocabulary|out of range|prompt|token id", re.I)
 _SIGNS = re.compile(
     r"^vllm:(?:kv_cache_usage_perc|iteration_tokens_total_count|prompt_tokens_total|generation_tokens_total)\{.*$",

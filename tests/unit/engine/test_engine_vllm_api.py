@@ -153,6 +153,7 @@ def test_an_error_in_a_stream_ends_it(told: bytes, kind: type[EngineError]) -> N
             InvalidRequestError,
             "context_length_exceeded",
         ),
+        (400, "max_tokens must be at least 1, got 0.", InvalidRequestError, "context_length_exceeded"),
         (400, "Token id 512 is out of vocabulary", InvalidRequestError, "invalid_prompt"),
         (400, "top_p must be in (0, 1]", InvalidRequestError, None),
         (500, "EngineCore encountered an issue.", UnavailableError, "failed"),
