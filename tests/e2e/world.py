@@ -270,7 +270,8 @@ class World:
 
 def processes_of(pod: Any) -> list[psutil.Process]:
     """The processes of a Pod's containers, told by their cgroup; a Pod that runs has some."""
-    containers = [status.container_id.rpartition("/")[2] for status in pod.status.container_statuses or ()]
+    known = [status.container_id for status in pod.status.container_statuses or () if status.container_id]
+    containers = [each.rpartition("/")[2] for each in known]
     found = []
     for process in psutil.process_iter():
         try:
