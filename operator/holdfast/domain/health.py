@@ -27,6 +27,8 @@ class Probe:
     ok: bool
     reason: Reason
     message: str
+    least: float = 0.0
+    """Seconds for which the failure must last, where that is longer than others have to."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,15 @@ class Limits:
 
 
 def complaint(where: str, seen: ServiceTraffic, limits: Limits) -> Probe | None:
-    """What users' requests say against a service in one region; None if they say nothing against it."""
+    """What users' requests say against a service in one region; None if they say nothing against it.
+
+    Silence is doubted from the half of its time-out on, so that no look comes too late for it: the engine may end it by
+    failing its requests, which is a failure as well.
+    """
     silent = seen.silent_seconds
-    if silent is not None and silent >= limits.progress_timeout:
+    if silent is not None and silent >= limits.progress_timeout / 2:
         message = f"{where} has requests and has generated no token for {silent:.1f} s."
-        return Probe(False, Reason.NO_PROGRESS, message)
+        return Probe(False, Reason.NO_PROGRESS, message, least=limits.progress_timeout)
     if seen.requests >= ENOUGH_REQUESTS and seen.errors >= limits.error_rate * seen.requests:
         message = f"{where} failed {seen.errors} of {seen.requests} requests in the last {seen.window_seconds:.0f} s."
         return Probe(False, Reason.REQUESTS_FAIL, message)
@@ -90,7 +96,7 @@ def after_probe(
     first = now if began is None else began
     since = first if before.agreeing_since is None else before.agreeing_since
     at_once = before.verdict is Verdict.UNKNOWN and probe.ok  # it was never seen failing
-    if at_once or now - since >= (thresholds.up if probe.ok else thresholds.down):
+    if at_once or now - since >= (thresholds.up if probe.ok else max(thresholds.down, probe.least)):
         return replace(after, verdict=said)
     return replace(before, agreeing_since=since)
 

@@ -143,7 +143,7 @@ def seen(requests: int = 0, errors: int = 0, silent: float | None = None) -> Ser
 
 
 def test_engines_that_have_requests_and_generate_nothing_are_failing() -> None:
-    assert complaint("chat in us-east", seen(silent=3.9), LIMITS) is None
+    assert complaint("chat in us-east", seen(silent=1.9), LIMITS) is None
 
     said = complaint("chat in us-east", seen(silent=4.0), LIMITS)
     assert said is not None
@@ -164,7 +164,7 @@ def test_a_few_failures_prove_nothing() -> None:
     assert complaint("chat in us-east", seen(ENOUGH_REQUESTS - 1, ENOUGH_REQUESTS - 1), LIMITS) is None
 
 
-@given(requests=st.integers(0, 1000), silent=st.none() | st.floats(0, 3.9))
+@given(requests=st.integers(0, 1000), silent=st.none() | st.floats(0, 1.9))
 def test_traffic_without_failures_never_speaks_against_a_region(requests: int, silent: float | None) -> None:
     assert complaint("chat in us-east", seen(requests, 0, silent), LIMITS) is None
 
@@ -182,3 +182,22 @@ def test_a_silence_that_lasted_for_the_whole_timeout_needs_no_second_look() -> N
     assert silent is not None
 
     assert after_probe(healthy, silent, 10, T, began=6).verdict is Verdict.UNHEALTHY
+
+
+def test_a_silence_makes_a_verdict_only_after_its_whole_timeout() -> None:
+    doubted = complaint("chat in us-east", seen(silent=3.0), LIMITS)
+    assert doubted is not None
+
+    after = after_probe(watch((0, OK)), doubted, 10, T, began=7)
+    assert after.verdict is Verdict.HEALTHY
+    assert after.agreeing_since == 7
+    assert after_probe(after, OK, 10.5, T).agreeing_since is None
+
+
+def test_a_silence_that_ends_with_failing_requests_counts_from_its_beginning() -> None:
+    doubted = complaint("chat in us-east", seen(silent=3.0), LIMITS)
+    assert doubted is not None
+
+    after = after_probe(watch((0, OK)), doubted, 10, T, began=7)
+
+    assert after_probe(after, BAD, 12, T).verdict is Verdict.UNHEALTHY
