@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
 log = logging.getLogger(__name__)
+
+SHARED_LENGTH = 100
+"""Characters of texts that are worth a look whether they are there already."""
 
 KubernetesObject = Mapping[str, Any]
 
@@ -167,9 +171,21 @@ class Mirror:
 
 
 def lean(thing: KubernetesObject) -> KubernetesObject:
-    """An object without managedFields, which are half of it and never looked at."""
+    """An object without managedFields, which are half of it and never looked at, and with shared texts.
+
+    Every parsed object has its own copy of each field's name; of thousands of objects those are most of the memory.
+    """
     meta = {key: value for key, value in thing["metadata"].items() if key != "managedFields"}
-    return {**thing, "metadata": meta}
+    found: KubernetesObject = _shared({**thing, "metadata": meta})
+    return found
+
+
+def _shared(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {sys.intern(key) if type(key) is str else key: _shared(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shared(each) for each in value]
+    return sys.intern(value) if type(value) is str and len(value) <= SHARED_LENGTH else value
 
 
 def version_of(thing: KubernetesObject) -> int:

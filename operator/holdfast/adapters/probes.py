@@ -43,7 +43,7 @@ PROMPT_SECONDS = 0.5
 """How long a round waits for a completion; one that takes longer counts in the round in which it ends."""
 AT_ONCE = 64
 """Probes in flight."""
-EACH_ROUND = 15
+EACH_ROUND = 12
 """Services that are probed in one round, so that many services cost no more than that; the others come in turn. Those
 that were seen to change are probed in every round."""
 HEADERS = {names.PROBE_HEADER: "1"}

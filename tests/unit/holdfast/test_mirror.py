@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any, cast
 
 import pytest
 
-from holdfast.mirror import Mirror, Request
+from holdfast.mirror import Mirror, Request, lean
 
 NAME = "default/chat"
 
@@ -63,3 +64,15 @@ def test_a_bookmark_says_how_far_the_copy_is(mirror: Mirror) -> None:
     mirror.remember(thing(8))
 
     assert NAME not in mirror.objects
+
+
+def test_what_is_kept_says_the_same_in_shared_texts_and_without_managed_fields() -> None:
+    text = (
+        '{"metadata": {"name": "chat", "managedFields": [{"a": 1}]}, "spec": {"list": [{"reason": "Steady"}, 3, null]}}'
+    )
+
+    first, second = lean(json.loads(text)), lean(json.loads(text))
+
+    assert first == {"metadata": {"name": "chat"}, "spec": {"list": [{"reason": "Steady"}, 3, None]}}
+    assert first["spec"]["list"][0]["reason"] is second["spec"]["list"][0]["reason"]
+    assert [id(key) for key in first["spec"]] == [id(key) for key in second["spec"]]
