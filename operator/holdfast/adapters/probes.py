@@ -31,7 +31,7 @@ from holdfast.domain.health import (
     blind,
     closed_eyes,
     complaint,
-    generates,
+    excused,
     restored,
 )
 
@@ -181,12 +181,13 @@ class Observer:
         seen: ServiceTraffic | None,
     ) -> tuple[Probe | None, float | None]:
         """The probe's outcome, and when it began; a slow completion does not hold up the round."""
+        where = f"{target.service} in {target.region}"
         status, _, error = await _get(session, gate, f"{_base(spec)}/ready/{target.service}")
         if status != 200:
             what = error or f"HTTP {status}"
-            message = f"No engine of {target.service} in {target.region} answers: {what}."
+            message = f"No engine of {where} answers: {what}."
             return Probe(False, Reason.NO_ENGINE_ANSWERS, message), None
-        if seen and (said := complaint(f"{target.service} in {target.region}", seen, target.limits)):
+        if seen and (said := complaint(where, seen, target.limits)):
             return said, time.monotonic() - (seen.silent_seconds or 0.0)
         known = self._progress.setdefault((target.region, target.service), _Progress())
         now = time.monotonic()
@@ -197,9 +198,7 @@ class Observer:
             await asyncio.wait({known.task}, timeout=PROMPT_SECONDS)
             if known.task.done():
                 known.last, known.task = known.task.result(), None
-                if not known.last.ok and generates(seen):
-                    message = f"{target.service} in {target.region} is busy and generates."
-                    known.last = Probe(True, Reason.ANSWERING, message)
+                known.last = excused(where, known.last, seen)
                 return known.last, known.began
         return known.last, None
 

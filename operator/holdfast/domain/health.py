@@ -83,6 +83,13 @@ class Watching:
     """Whether it was ever seen to answer: what has yet to start is not failing."""
 
 
+def excused(where: str, probe: Probe, seen: ServiceTraffic | None) -> Probe:
+    """What a synthetic request found; one that failed while users get tokens says that the engine is busy."""
+    if probe.ok or not generates(seen):
+        return probe
+    return Probe(True, Reason.ANSWERING, f"{where} is busy and generates.")
+
+
 def after_probe(
     before: Watching, probe: Probe, now: float, thresholds: Thresholds, began: float | None = None
 ) -> Watching:

@@ -18,6 +18,7 @@ from holdfast.domain.health import (
     blind,
     closed_eyes,
     complaint,
+    excused,
     generates,
     judge,
     restored,
@@ -201,3 +202,10 @@ def test_a_silence_that_ends_with_failing_requests_counts_from_its_beginning() -
     after = after_probe(watch((0, OK)), doubted, 10, T, began=7)
 
     assert after_probe(after, BAD, 12, T).verdict is Verdict.UNHEALTHY
+
+
+def test_a_synthetic_request_that_failed_proves_nothing_while_users_get_their_tokens() -> None:
+    assert excused("chat in us-east", BAD, seen(silent=0.5)).ok
+    assert excused("chat in us-east", BAD, seen(silent=3.0)) is BAD
+    assert excused("chat in us-east", BAD, None) is BAD
+    assert excused("chat in us-east", OK, None) is OK
