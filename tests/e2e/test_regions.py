@@ -102,12 +102,12 @@ def test_engines_that_are_killed_under_load_cost_no_request(healthy: World) -> N
     killed: set[str] = set()
 
     def returned(region: str) -> bool:
-        statuses = [each for pod in healthy.engine_pods(region) for each in pod.status.container_statuses or ()]
-        return any(each.ready and each.container_id not in killed for each in statuses)
+        statuses = [each for pod in healthy.ready_engine_pods(region) for each in pod.status.container_statuses]
+        return any(each.container_id not in killed for each in statuses)
 
     with healthy.load() as load:
         region = load.busiest()
-        for pod in healthy.engine_pods(region):
+        for pod in healthy.ready_engine_pods(region):
             killed |= {each.container_id for each in pod.status.container_statuses}
             kill_processes_of(pod)
         wait_for("the engine's return", lambda: returned(region))

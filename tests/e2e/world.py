@@ -248,6 +248,11 @@ class World:
         with self.api(region) as api:
             return list(client.CoreV1Api(api).list_namespaced_pod("default", label_selector=labels).items)
 
+    def ready_engine_pods(self, region: str) -> list[Any]:
+        """The engines that serve and stay: one being deleted may have ended already, whatever its status says."""
+        pods = [pod for pod in self.engine_pods(region) if not pod.metadata.deletion_timestamp]
+        return [pod for pod in pods if any(each.ready for each in pod.status.container_statuses or ())]
+
     def gateway_pod(self, region: str) -> Any:
         with self.api(region) as api:
             [pod] = (
