@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from holdfast_engine.body import read_body
 from holdfast_engine.errors import (
-    BodyTooLargeError,
     EngineError,
     InvalidRequestError,
     UnknownModelError,
@@ -29,8 +29,6 @@ from holdfast_engine.shim import Generation, Shim
 
 PROBE_HEADER = "x-holdfast-probe"
 """Marks an observer's request for a single token; gateways take it from what their clients send."""
-MAX_BODY_BYTES = 8 * 1024 * 1024
-MAX_DROPPED_BYTES = 8 * MAX_BODY_BYTES
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class EngineApp:
     created: int
 
     async def completions(self, request: Request) -> Response:
-        asked = parse(CompletionRequest, await _body(request))
+        asked = parse(CompletionRequest, await read_body(request))
         self._check_model(asked.model)
         ids, text = (None, asked.prompt) if isinstance(asked.prompt, str) else (asked.prompt, None)
         probe = PROBE_HEADER in request.headers
@@ -51,7 +49,7 @@ class EngineApp:
         return GeneratedResponse(asked, generation, self.shim, request.headers.get("x-request-id"))
 
     async def chat(self, request: Request) -> Response:
-        asked = parse(ChatRequest, await _body(request))
+        asked = parse(ChatRequest, await read_body(request))
         self._check_model(asked.model)
         generation = self._submit(asked, messages=asked.plain_messages)
         return GeneratedResponse(asked, generation, self.shim, request.headers.get("x-request-id"))
@@ -90,25 +88,6 @@ class EngineApp:
 
     async def show_metrics(self, _: Request) -> Response:
         return Response(self.metrics.render(), headers={"content-type": CONTENT_TYPE})
-
-
-async def _body(request: Request) -> bytes:
-    """The request's body; raises BodyTooLargeError when it is larger than MAX_BODY_BYTES.
-
-    Reads and drops what is somewhat too large: many clients do not look at an answer before they have sent
-    their whole request.
-    """
-    body = bytearray()
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= MAX_BODY_BYTES:
-            body += chunk
-        elif size > MAX_DROPPED_BYTES:
-            break
-    if size > MAX_BODY_BYTES:
-        raise BodyTooLargeError(f"The body is larger than {MAX_BODY_BYTES} bytes.")
-    return bytes(body)
 
 
 async def _engine_error(_: Request, error: Exception) -> Response:
