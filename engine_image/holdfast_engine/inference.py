@@ -8,6 +8,7 @@ requests sent alone; without it they never did.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import tempfile
@@ -23,7 +24,7 @@ import openvino
 import openvino_genai
 
 from holdfast_engine.port import Sampling
-from holdfast_engine.wire import PROBE_PLACES, Loaded, WorkerConfig
+from holdfast_engine.wire import Loaded, WorkerConfig
 
 SILENT_TYPES = (gguf.TokenType.CONTROL, gguf.TokenType.UNUSED)
 """Tokens that have no text in an answer."""
@@ -46,23 +47,41 @@ class Output:
     tokens: list[int]
     finish_reason: str | None
     """"stop", "length", "ignored" (does not fit the KV cache) or None while it runs."""
+    logprobs: list[float]
+    """One for each token, where they were asked for; zeros otherwise."""
 
 
 class Inference:
     """A loaded model. Not thread-safe; every call runs on the caller's thread."""
 
     def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
         self._info = _read_gguf(config)
-        scheduler = openvino_genai.SchedulerConfig()
-        scheduler.cache_size = config.cache_size_gib
-        scheduler.max_num_seqs = config.max_num_seqs + PROBE_PLACES
-        scheduler.enable_prefix_caching = config.prefix_caching
-        properties = {"INFERENCE_NUM_THREADS": config.threads, "INFERENCE_PRECISION_HINT": "f32"}
-        with writable(config.model) as model:
-            self._pipeline = openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
+        self._pipeline: Any = self._make_pipeline()
         self._tokenizer = self._pipeline.get_tokenizer()
         self._defaults = self._pipeline.get_config()
         self._handles: dict[int, Any] = {}
+
+    def _make_pipeline(self, *tokenizer: Any) -> Any:
+        config = self._config
+        scheduler = openvino_genai.SchedulerConfig()
+        scheduler.cache_size = config.cache_size_gib
+        scheduler.max_num_seqs = config.max_num_seqs
+        scheduler.enable_prefix_caching = config.prefix_caching
+        properties = {"INFERENCE_NUM_THREADS": config.threads, "INFERENCE_PRECISION_HINT": "f32"}
+        with writable(config.model) as model:
+            if not tokenizer:
+                return openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
+            return openvino_genai.ContinuousBatchingPipeline(model, *tokenizer, scheduler, "CPU", **properties)
+
+    def rest(self, asleep: bool) -> None:
+        """Give up the pipeline with its weights and its KV cache, which OpenVINO GenAI cannot empty otherwise; or make
+        it anew, from the file that the system most likely still holds in memory. The tokenizer stays."""
+        self._pipeline = None
+        if asleep:
+            ctypes.CDLL(None).malloc_trim(0)
+        else:
+            self._pipeline = self._make_pipeline(self._tokenizer)
 
     @property
     def info(self) -> Loaded:
@@ -90,6 +109,8 @@ class Inference:
         config.eos_token_id = self._defaults.eos_token_id
         config.stop_token_ids = self._defaults.stop_token_ids
         config.ignore_eos = sampling.ignore_eos
+        if sampling.logprobs is not None:
+            config.logprobs = 1  # of the chosen tokens; it tells no others
         config.do_sample = sampling.temperature > 0
         if config.do_sample:
             config.temperature = sampling.temperature
@@ -124,10 +145,12 @@ class Inference:
 
 def _read(handle: Any) -> Output:
     tokens: list[int] = []
+    logprobs: list[float] = []
     reason = None
     while handle.can_read():
         for output in handle.read().values():
             tokens += output.generated_ids
+            logprobs += output.generated_log_probs
             if output.finish_reason == openvino_genai.GenerationFinishReason.STOP:
                 reason = "stop"
             elif output.finish_reason == openvino_genai.GenerationFinishReason.LENGTH:
@@ -138,7 +161,7 @@ def _read(handle: Any) -> Output:
             reason = "ignored"
         elif status != openvino_genai.GenerationStatus.RUNNING:
             reason = "stop"
-    return Output(tokens, reason)
+    return Output(tokens, reason, logprobs)
 
 
 def _read_gguf(config: WorkerConfig) -> Loaded:

@@ -5,10 +5,12 @@ The OpenAI routes (`responses.py`) and the KServe ones (`kserve/`) read the same
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from holdfast_engine.shim import Generation
+from holdfast_engine.generation import Generation
+from holdfast_engine.port import TokenLogprobs
 from holdfast_engine.text import TextAssembler
 from holdfast_engine.vocabulary import Vocabulary
 
@@ -19,6 +21,8 @@ class NewText(NamedTuple):
     text: str
     token_ids: list[int]
     reason: str | None
+    logprobs: list[TokenLogprobs] | None = None
+    """One for each of `token_ids`, where they were asked for."""
 
 
 class AnswerReader:
@@ -32,6 +36,7 @@ class AnswerReader:
     ) -> None:
         self._generation = generation
         self._assembler = TextAssembler(vocabulary, stops, whole_pieces)
+        self._logprobs: deque[TokenLogprobs] = deque()
 
     @property
     def token_count(self) -> int:
@@ -46,26 +51,33 @@ class AnswerReader:
         """The next piece, which may be empty; raises EngineError when generation failed."""
         output = await self._generation.next()
         reason = output.reason
+        self._logprobs += output.logprobs or ()
         if output.text is None:
             piece = self._assembler.add(output.token_ids)
         else:
             piece = self._assembler.add_text(output.text, output.token_ids)
         if piece.stopped:
-            return NewText(piece.text, piece.token_ids, "stop")
+            return self._new(piece.text, piece.token_ids, "stop")
         if reason is None:
-            return NewText(piece.text, piece.token_ids, None)
+            return self._new(piece.text, piece.token_ids, None)
         rest = self._assembler.finish()
         reason = "stop" if rest.stopped else reason
-        return NewText(piece.text + rest.text, piece.token_ids + rest.token_ids, reason)
+        return self._new(piece.text + rest.text, piece.token_ids + rest.token_ids, reason)
+
+    def _new(self, text: str, token_ids: list[int], reason: str | None) -> NewText:
+        told = [self._logprobs.popleft() for _ in token_ids] if self._logprobs else None
+        return NewText(text, token_ids, reason, told)
 
     async def rest(self) -> NewText:
         """All that is still to come, in one piece."""
-        text, token_ids, reason = "", list[int](), None
+        text, token_ids, logprobs, reason = "", list[int](), list[TokenLogprobs](), None
         while reason is None:
-            more_text, more_ids, reason = await self.next()
-            text += more_text
-            token_ids += more_ids
-        return NewText(text, token_ids, reason)
+            new = await self.next()
+            text += new.text
+            token_ids += new.token_ids
+            logprobs += new.logprobs or ()
+            reason = new.reason
+        return NewText(text, token_ids, reason, logprobs or None)
 
     def close(self, reason: str) -> None:
         """The answer has ended with `reason` (stop, length, abort, error); unfinished work is cancelled."""

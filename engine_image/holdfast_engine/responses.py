@@ -10,16 +10,19 @@ from starlette.types import Send
 
 from holdfast_engine import answers
 from holdfast_engine.errors import EngineError
+from holdfast_engine.generation import Generation
 from holdfast_engine.protocol import ChatRequest, CompletionRequest
 from holdfast_engine.reading import AnswerReader
 from holdfast_engine.sending import GenerationResponse
-from holdfast_engine.shim import Generation, Shim
+from holdfast_engine.shim import Shim
 
 MAX_ID_LENGTH = 256
 
 
 def error_response(error: EngineError) -> Response:
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    if error.leaving:
+        headers["connection"] = "close"  # HTTP/2 has GOAWAY instead, and drops this header
     return JSONResponse(error.body(), error.status, headers)
 
 
@@ -55,23 +58,24 @@ class GeneratedResponse(GenerationResponse):
 
     async def _send_whole(self, send: Send) -> str:
         answer, prompt_tokens = await self._prompt()
-        text, token_ids, reason = await self._reader.rest()
-        assert reason is not None
+        new = await self._reader.rest()
+        assert new.reason is not None
         used = answers.usage(prompt_tokens, self._reader.token_count)
-        whole = JSONResponse(answer.whole(text, token_ids, reason, used), headers=self._own_headers())
+        whole = JSONResponse(answer.whole(new, used), headers=self._own_headers())
         await self._respond(whole, send)
-        return reason
+        return new.reason
 
     async def _send_stream(self, send: Send) -> str:
         answer, prompt_tokens = await self._prompt()
         reason: str | None = None
         while reason is None:
-            text, token_ids, reason = await self._reader.next()
+            new = await self._reader.next()
+            reason = new.reason
             first = not self._begun
             if first:
                 await self._begin_events(send, self._own_headers())
-            if first or text or token_ids or reason:
-                await self._send_event(send, answers.event(answer.chunk(text, token_ids, reason, first=first)))
+            if first or new.text or new.token_ids or reason:
+                await self._send_event(send, answers.event(answer.chunk(new, first=first)))
         if self._request.include_usage:
             used = answers.usage(prompt_tokens, self._reader.token_count)
             await self._send_event(send, answers.event(answer.usage_chunk(used)))
