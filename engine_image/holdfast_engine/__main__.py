@@ -95,7 +95,7 @@ def main() -> None:
 @click.option(
     "--progress-timeout",
     type=click.FloatRange(min=0.1),
-    default=5.0,
+    default=4.0,
     show_default=True,
     help="Seconds without a step, while requests run, after which the engine counts as stalled.",
 )

@@ -124,7 +124,7 @@ class Inference:
         self._handles.pop(request).cancel()
 
     def has_work(self) -> bool:
-        return bool(self._pipeline.has_non_finished_requests())
+        return self._pipeline is not None and bool(self._pipeline.has_non_finished_requests())
 
     def step(self) -> dict[int, Output]:
         """Run one generation step: what each request with news produced. Finished requests are forgotten."""

@@ -47,7 +47,7 @@ class ServeConfig:
     served_name: str
     host: str = "0.0.0.0"
     port: int = 8000
-    progress_timeout: float = 5.0
+    progress_timeout: float = 4.0
     drain_seconds: float = 900.0
     limits: Limits = field(default_factory=Limits)
     sleep_after: float = 0.0

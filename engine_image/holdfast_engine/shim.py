@@ -15,7 +15,7 @@ from holdfast_engine.admission import Admission, Candidate, Priority
 from holdfast_engine.causes import Cause, CauseReason
 from holdfast_engine.errors import DeadlineError, EngineError, QueueFullError, UnavailableError
 from holdfast_engine.generation import Generation
-from holdfast_engine.health import Health, ProgressWatch
+from holdfast_engine.health import Health
 from holdfast_engine.limits import Limits, check_logprobs
 from holdfast_engine.metrics import EngineMetrics
 from holdfast_engine.port import (
@@ -34,6 +34,7 @@ from holdfast_engine.port import (
 )
 from holdfast_engine.rest import Rest
 from holdfast_engine.vocabulary import Vocabulary
+from holdfast_engine.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 SIGN_OF_LIFE = Sampling(max_tokens=1, temperature=0.0)
@@ -84,7 +85,7 @@ class Shim:
         self.tokens_generated = 0
         self.last_token_at: float | None = None
         self._metrics = metrics
-        self._watch = ProgressWatch(progress_timeout)
+        self._watchdog = Watchdog(progress_timeout, self.health, self)
         self._admission = Admission(self.limits)
         self._open: dict[int, Generation] = {}
         """Those whose answer is not complete."""
@@ -92,7 +93,6 @@ class Shim:
         """Those that the engine has been given and has not let go of."""
         self._next_id = 1
         self._cache_usage = 0.0
-        self._watchdog: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         metrics.follow(self.running, self.waiting, self._admission.waiting, lambda: self._cache_usage)
@@ -196,12 +196,9 @@ class Shim:
             self._give(self._open[id])
 
     def _give(self, generation: Generation) -> None:
-        if not self._known:
-            self._watch.progress()
+        self._watchdog.begin(first=not self._known)
         self._known[generation.id] = generation
         self.engine.submit(generation.task)
-        if self._watchdog is None or self._watchdog.done():
-            self._watchdog = asyncio.create_task(self._watch_progress())
 
     def _expire(self, generation: Generation, priority: Priority, timeout: float) -> None:
         if generation.id in self._open and not self._admission.holds_place(generation.id):
@@ -237,27 +234,21 @@ class Shim:
             self._idle.set()
             self.rest.idle()
 
-    async def _watch_progress(self) -> None:
-        """While requests are in the engine, notice when its steps stop, and when they go on.
+    def has_work(self) -> bool:
+        """Whether the engine has requests that it has not let go of."""
+        return bool(self._known)
 
-        An engine that let go of its requests has nothing left to show progress with: it is asked for one token.
-        """
-        last = time.monotonic()
-        while (self._known or self.health.stalled) and self.health.failure is None:
-            await asyncio.sleep(self._watch.interval)
-            now = time.monotonic()
-            if self._watch.tick(now - last) and self._known and not self.health.stalled:
-                logger.error("no generation step completed for too long: failing %d requests", len(self._open))
-                self.health.stalled = True
-                self.fail_all(UnavailableError("The generation loop makes no progress.", code="stalled"))
-            elif self.health.stalled and not self._known:
-                self._give(self._new(Task(self._next_id, SIGN_OF_LIFE, text="Hello", probe=True)))
-            last = now
+    def stalled(self) -> None:
+        """The engine makes no progress: nobody is to wait for it."""
+        self.fail_all(UnavailableError("The generation loop makes no progress.", code="stalled"))
+
+    def ask_for_a_sign(self) -> None:
+        """Give the engine a request of the shim's own."""
+        self._give(self._new(Task(self._next_id, SIGN_OF_LIFE, text="Hello", probe=True)))
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, Loaded | Ready | Accepted | Step):
-            self._watch.progress()
-            self.health.stalled = False
+            self._watchdog.progress()
         match event:
             case Loaded():
                 self.loaded = event
