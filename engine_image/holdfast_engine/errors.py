@@ -21,7 +21,8 @@ class EngineError(Exception):
             self.code = code
 
     def body(self) -> dict[str, object]:
-        error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
+        message = str(self).encode(errors="replace").decode()  # it may quote half of a surrogate pair
+        error = {"message": message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error}
 
 

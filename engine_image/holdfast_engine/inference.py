@@ -29,6 +29,8 @@ from holdfast_engine.wire import Loaded, WorkerConfig
 SILENT_TYPES = (gguf.TokenType.CONTROL, gguf.TokenType.UNUSED)
 """Tokens that have no text in an answer."""
 DEFAULT_CONTEXT_LENGTH = 4096
+LEAST_TEMPERATURE = 1e-5
+"""Below, the likeliest token is as good as certain, and logits that are divided by it may overflow."""
 
 
 @contextmanager
@@ -111,7 +113,7 @@ class Inference:
         config.ignore_eos = sampling.ignore_eos
         if sampling.logprobs is not None:
             config.logprobs = 1  # of the chosen tokens; it tells no others
-        config.do_sample = sampling.temperature > 0
+        config.do_sample = sampling.temperature >= LEAST_TEMPERATURE
         if config.do_sample:
             config.temperature = sampling.temperature
             config.top_p = sampling.top_p

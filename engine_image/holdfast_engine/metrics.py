@@ -3,8 +3,10 @@ vLLM work unchanged. Bucket bounds are vLLM's (its v1 metrics logger). Times in 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -25,6 +27,17 @@ _E2E_BOUNDS = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
+
+
+def _tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # no loop runs in this thread
+        return 0
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class EngineMetrics:
@@ -80,6 +93,8 @@ class EngineMetrics:
         cache: Callable[[], float],
     ) -> None:
         """Read the gauges from these when scraped."""
+        self._gauge("holdfast:event_loop_tasks", "Tasks of the shim's event loop.").set_function(_tasks)
+        self._gauge("holdfast:open_files", "File descriptors of the shim's process.").set_function(_open_files)
         for priority in Priority:
             self._by_class.labels(self._model_name, priority).set_function(partial(queued, priority))
             for reason in REFUSALS:

@@ -142,8 +142,11 @@ class GenerationLoop:
                 f"{len(prompt_ids) + wanted} were requested ({len(prompt_ids)} in the prompt, {wanted} to "
                 "generate).",
             )
+        try:
+            self._model.add(command.id, prompt_ids, wanted, sampling)
+        except Exception as error:
+            raise RefusedError(400, "invalid_request", f"The engine cannot do this: {error}") from error
         self._mailbox.send(Accepted(command.id, prompt_ids))
-        self._model.add(command.id, prompt_ids, wanted, sampling)
         self._running.add(command.id)
         if sampling.logprobs is not None:
             self._with_logprobs.add(command.id)
