@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM_VENV := out/vllm-venv
 FAULT ?= kill
+FUZZ_REQUESTS ?= 10000
 
-.PHONY: help setup check test unit test-safety integration e2e test-vllm demo bench generate testbed-up testbed-down clean
+.PHONY: help setup check test unit test-safety integration fuzz e2e test-vllm demo bench generate testbed-up testbed-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -27,7 +28,7 @@ check: setup ## Lint, types, import rules, generated files
 	@$(MAKE) --no-print-directory generate
 	@git diff --exit-code -- crds charts/holdfast/files || { echo "Generated files were out of date: commit them."; exit 1; }
 
-test: check unit test-safety integration e2e ## Everything: what CI runs
+test: check unit test-safety integration fuzz e2e ## Everything: what CI runs
 
 unit: setup ## Pure tests, seconds
 	$(BIN)/pytest tests/unit
@@ -38,6 +39,9 @@ test-safety: setup ## Random failures against the pure control plane: SCHEDULES=
 
 integration: setup ## Against real servers that the tests start: API server, Envoy, engine
 	$(BIN)/pytest tests/integration
+
+fuzz: setup ## Generated requests against a real engine: FUZZ_REQUESTS=10000, SEED=1 replays a run
+	FUZZ_REQUESTS=$(FUZZ_REQUESTS) SEED=$(SEED) $(BIN)/pytest -s tests/fuzz
 
 e2e: setup ## On three real regions (Debian, root)
 	$(BIN)/pytest tests/e2e

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -61,7 +62,7 @@ def main() -> None:
     """An OpenAI-compatible server in front of an engine, and the tiny model that the CPU engine is tested with."""
 
 
-@main.command()
+@main.command(context_settings={"auto_envvar_prefix": "HOLDFAST_SERVE"})
 @click.option("--engine", "kind", type=click.Choice(["openvino", "vllm"]), default="openvino", show_default=True)
 @click.option(
     "--model",
@@ -94,11 +95,40 @@ def main() -> None:
 @click.option(
     "--progress-timeout",
     type=click.FloatRange(min=0.1),
-    default=5.0,
+    default=4.0,
     show_default=True,
     help="Seconds without a step, while requests run, after which the engine counts as stalled.",
 )
-@click.option("--drain-seconds", type=click.FloatRange(min=0), default=900.0, show_default=True)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(min=0),
+    default=900.0,
+    show_default=True,
+    help="How long, when asked to stop, requests that run may take to finish.",
+)
+@click.option(
+    "--max-queue",
+    type=click.IntRange(min=0),
+    default=256,
+    show_default=True,
+    help="Requests that may wait for a place; beyond, the lowest class is turned away first, with 429.",
+)
+@click.option(
+    "--priority-ageing",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Seconds of waiting that make up for one class of priority (high, normal, low).",
+)
+@click.option("--max-prompt-tokens", type=click.IntRange(min=1), help="For each request; default: the context length.")
+@click.option("--max-output-tokens", type=click.IntRange(min=1), help="For each request; default: the context length.")
+@click.option(
+    "--sleep-after",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Seconds without a request after which the engine gives up its memory, until the next one; 0 = never.",
+)
 @click.option(
     "--termination-log",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -126,15 +156,23 @@ def serve(
     step_interval: float,
     progress_timeout: float,
     drain_seconds: float,
+    max_queue: int,
+    priority_ageing: float,
+    max_prompt_tokens: int | None,
+    max_output_tokens: int | None,
+    sleep_after: float,
     termination_log: Path,
     engine_command: str | None,
     arguments: tuple[str, ...],
 ) -> None:
     """Serve a model with OpenAI's API; it is fetched and verified first where that is asked for.
 
-    What follows -- is given to vLLM's server as it is.
+    What follows -- is given to vLLM's server as it is. Each option can also be given as an environment variable:
+    HOLDFAST_SERVE_MAX_QUEUE for --max-queue.
     """
+    from holdfast_engine.admission import PROBE_PLACES
     from holdfast_engine.engines.openvino import OpenVinoEngine
+    from holdfast_engine.limits import Limits
     from holdfast_engine.server import ServeConfig
     from holdfast_engine.server import serve as run
     from holdfast_engine.wire import WorkerConfig
@@ -142,22 +180,23 @@ def serve(
     if step_interval >= progress_timeout:
         raise click.UsageError("--step-interval must be less than --progress-timeout.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    limits = Limits(None, max_queue, priority_ageing, max_prompt_tokens, max_output_tokens)
+    config = ServeConfig(served_name, host, port, progress_timeout, drain_seconds, limits, sleep_after, termination_log)
     if kind == "vllm":
-        engine = _vllm(context, model, served_name, engine_command, arguments)
-        run(ServeConfig(engine, served_name, host, port, progress_timeout, drain_seconds, termination_log))
+        run(_vllm(context, model, served_name, engine_command, arguments), config)
     if model is None or arguments or engine_command:
         raise click.UsageError("The CPU engine takes --model with a GGUF file, and no arguments of its own.")
     worker = WorkerConfig(
         model=model,
         max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs,
+        max_num_seqs=max_num_seqs + PROBE_PLACES,
         cache_size_gib=cache_size_gib,
         threads=threads,
         step_interval=step_interval,
         prefix_caching=prefix_caching,
     )
     engine = OpenVinoEngine(worker, WantedModel(model, sha256, model_cache))
-    run(ServeConfig(engine, served_name, host, port, progress_timeout, drain_seconds, termination_log))
+    run(engine, replace(config, limits=replace(limits, places=max_num_seqs)))
 
 
 def _vllm(

@@ -10,6 +10,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast_engine.port import TokenLogprobs
+from holdfast_engine.reading import NewText
+
 Json = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -29,7 +32,7 @@ def usage(prompt_tokens: int, completion_tokens: int) -> Json:
     }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answer(ABC):
     """What all parts of one answer repeat. `created` in Unix seconds."""
 
@@ -47,10 +50,10 @@ class Answer(ABC):
         return {} if self.prompt_ids is None else {"token_ids": token_ids}
 
     @abstractmethod
-    def whole(self, text: str, token_ids: list[int], reason: str, used: Json) -> Json: ...
+    def whole(self, new: NewText, used: Json) -> Json: ...
 
     @abstractmethod
-    def chunk(self, text: str, token_ids: list[int], reason: str | None, *, first: bool) -> Json: ...
+    def chunk(self, new: NewText, *, first: bool) -> Json: ...
 
     @abstractmethod
     def usage_chunk(self, used: Json) -> Json: ...
@@ -59,33 +62,51 @@ class Answer(ABC):
 class CompletionAnswer(Answer):
     KIND = "text_completion"
 
-    def whole(self, text: str, token_ids: list[int], reason: str, used: Json) -> Json:
-        return {**self._envelope(self.KIND, [self._choice(text, token_ids, reason, True)]), "usage": used}
+    def __init__(self, *envelope: Any) -> None:
+        super().__init__(*envelope)
+        self._offset = 0
 
-    def chunk(self, text: str, token_ids: list[int], reason: str | None, *, first: bool) -> Json:
-        return self._envelope(self.KIND, [self._choice(text, token_ids, reason, first)])
+    def whole(self, new: NewText, used: Json) -> Json:
+        return {**self._envelope(self.KIND, [self._choice(new, True)]), "usage": used}
+
+    def chunk(self, new: NewText, *, first: bool) -> Json:
+        return self._envelope(self.KIND, [self._choice(new, first)])
 
     def usage_chunk(self, used: Json) -> Json:
         return {**self._envelope(self.KIND, []), "usage": used}
 
-    def _choice(self, text: str, token_ids: list[int], reason: str | None, with_prompt: bool) -> Json:
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+    def _choice(self, new: NewText, with_prompt: bool) -> Json:
+        logprobs = None if new.logprobs is None else self._logprobs(new.logprobs)
+        choice = {"index": 0, "text": new.text, "logprobs": logprobs, "finish_reason": new.reason}
         prompt = {"prompt_token_ids": self.prompt_ids} if with_prompt and self.prompt_ids is not None else {}
-        return {**choice, **prompt, **self._ids(token_ids)}
+        return {**choice, **prompt, **self._ids(new.token_ids)}
+
+    def _logprobs(self, tokens: list[TokenLogprobs]) -> Json:
+        """Four lists of the same length; offsets are in characters from the answer's beginning."""
+        offsets = []
+        for each in tokens:
+            offsets.append(self._offset)
+            self._offset += len(each.token)
+        return {
+            "tokens": [each.token for each in tokens],
+            "token_logprobs": [each.logprob for each in tokens],
+            "top_logprobs": [dict(each.top) for each in tokens],
+            "text_offset": offsets,
+        }
 
 
 class ChatAnswer(Answer):
-    def whole(self, text: str, token_ids: list[int], reason: str, used: Json) -> Json:
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        answer = self._envelope("chat.completion", [{**choice, **self._ids(token_ids)}])
+    def whole(self, new: NewText, used: Json) -> Json:
+        message = {"role": "assistant", "content": new.text}
+        choice = {"index": 0, "message": message, "logprobs": _content(new), "finish_reason": new.reason}
+        answer = self._envelope("chat.completion", [{**choice, **self._ids(new.token_ids)}])
         return {**answer, **self._prompt(), "usage": used}
 
-    def chunk(self, text: str, token_ids: list[int], reason: str | None, *, first: bool) -> Json:
+    def chunk(self, new: NewText, *, first: bool) -> Json:
         role = {"role": "assistant"} if first else {}
-        delta = {**role, "content": text} if text or first else {}
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        chunk = self._envelope("chat.completion.chunk", [{**choice, **self._ids(token_ids)}])
+        delta = {**role, "content": new.text} if new.text or first else {}
+        choice = {"index": 0, "delta": delta, "logprobs": _content(new), "finish_reason": new.reason}
+        chunk = self._envelope("chat.completion.chunk", [{**choice, **self._ids(new.token_ids)}])
         return {**chunk, **self._prompt()} if first else chunk
 
     def usage_chunk(self, used: Json) -> Json:
@@ -93,3 +114,22 @@ class ChatAnswer(Answer):
 
     def _prompt(self) -> Json:
         return {} if self.prompt_ids is None else {"prompt_token_ids": self.prompt_ids}
+
+
+def _content(new: NewText) -> Json | None:
+    """A chat's log probabilities."""
+    if new.logprobs is None:
+        return None
+    return {
+        "content": [
+            {
+                **_token(each.token, each.logprob, each.utf8),
+                "top_logprobs": [_token(token, logprob) for token, logprob in each.top],
+            }
+            for each in new.logprobs
+        ]
+    }
+
+
+def _token(token: str, logprob: float, utf8: bytes | None = None) -> Json:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode() if utf8 is None else utf8)}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,24 +12,33 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from holdfast_engine.admission import Priority
+from holdfast_engine.body import read_body
 from holdfast_engine.errors import (
-    BodyTooLargeError,
     EngineError,
     InvalidRequestError,
     UnknownModelError,
     UnknownPathError,
     WrongMethodError,
 )
+from holdfast_engine.generation import Generation
 from holdfast_engine.health import Reason
 from holdfast_engine.metrics import CONTENT_TYPE, EngineMetrics
-from holdfast_engine.protocol import ChatRequest, CompletionRequest, GenerationRequest, parse
+from holdfast_engine.protocol import (
+    PRIORITY_HEADER,
+    TIMEOUT_HEADER,
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    given_priority,
+    given_timeout,
+    parse,
+)
 from holdfast_engine.responses import GeneratedResponse, error_response
-from holdfast_engine.shim import Generation, Shim
+from holdfast_engine.shim import Prompt, Shim
 
 PROBE_HEADER = "x-holdfast-probe"
 """Marks an observer's request for a single token; gateways take it from what their clients send."""
-MAX_BODY_BYTES = 8 * 1024 * 1024
-MAX_DROPPED_BYTES = 8 * MAX_BODY_BYTES
 
 
 @dataclass(frozen=True)
@@ -43,22 +51,28 @@ class EngineApp:
     created: int
 
     async def completions(self, request: Request) -> Response:
-        asked = parse(CompletionRequest, await _body(request))
+        asked = parse(CompletionRequest, await read_body(request))
         self._check_model(asked.model)
-        ids, text = (None, asked.prompt) if isinstance(asked.prompt, str) else (asked.prompt, None)
-        probe = PROBE_HEADER in request.headers
-        generation = self._submit(asked, text=text, token_ids=ids, probe=probe)
+        prompt = Prompt(text=asked.prompt) if isinstance(asked.prompt, str) else Prompt(token_ids=asked.prompt)
+        generation = self._submit(asked, prompt, request)
         return GeneratedResponse(asked, generation, self.shim, request.headers.get("x-request-id"))
 
     async def chat(self, request: Request) -> Response:
-        asked = parse(ChatRequest, await _body(request))
+        asked = parse(ChatRequest, await read_body(request))
         self._check_model(asked.model)
-        generation = self._submit(asked, messages=asked.plain_messages)
+        generation = self._submit(asked, Prompt(messages=asked.plain_messages), request)
         return GeneratedResponse(asked, generation, self.shim, request.headers.get("x-request-id"))
 
-    def _submit(self, asked: GenerationRequest, **prompt: Any) -> Generation:
-        sampling = asked.sampling(secrets.randbits(63))
-        return self.shim.submit(sampling, stops=tuple(asked.stops), chosen=asked.chosen, **prompt)
+    def _submit(self, asked: GenerationRequest, prompt: Prompt, request: Request) -> Generation:
+        return self.shim.submit(
+            asked.sampling(secrets.randbits(63)),
+            prompt,
+            stops=tuple(asked.stops),
+            chosen=asked.chosen,
+            priority=given_priority(request.headers.get(PRIORITY_HEADER)) or asked.priority or Priority.NORMAL,
+            timeout=given_timeout(request.headers.get(TIMEOUT_HEADER)),
+            probe=PROBE_HEADER in request.headers,
+        )
 
     def _check_model(self, name: str) -> None:
         if name != self.served_name:
@@ -88,27 +102,12 @@ class EngineApp:
         detail = self.shim.health.failure if reason is Reason.FAILED else None
         return JSONResponse({"status": "unavailable", "reason": reason, "detail": detail}, 503)
 
+    async def progress(self, _: Request) -> Response:
+        """What health is judged by; see `Shim.progress`."""
+        return JSONResponse(asdict(self.shim.progress()))
+
     async def show_metrics(self, _: Request) -> Response:
         return Response(self.metrics.render(), headers={"content-type": CONTENT_TYPE})
-
-
-async def _body(request: Request) -> bytes:
-    """The request's body; raises BodyTooLargeError when it is larger than MAX_BODY_BYTES.
-
-    Reads and drops what is somewhat too large: many clients do not look at an answer before they have sent
-    their whole request.
-    """
-    body = bytearray()
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= MAX_BODY_BYTES:
-            body += chunk
-        elif size > MAX_DROPPED_BYTES:
-            break
-    if size > MAX_BODY_BYTES:
-        raise BodyTooLargeError(f"The body is larger than {MAX_BODY_BYTES} bytes.")
-    return bytes(body)
 
 
 async def _engine_error(_: Request, error: Exception) -> Response:
@@ -145,6 +144,7 @@ def build_app(shim: Shim, metrics: EngineMetrics, served_name: str) -> Starlette
             Route("/v1/models", handlers.models, methods=["GET"]),
             Route("/health", handlers.health, methods=["GET"]),
             Route("/livez", handlers.livez, methods=["GET"]),
+            Route("/progress", handlers.progress, methods=["GET"]),
             Route("/metrics", handlers.show_metrics, methods=["GET"]),
         ],
         exception_handlers={

@@ -11,6 +11,8 @@ class EngineError(Exception):
     code: str | None = "engine_error"
     retry_after: int | None = None
     """Seconds, for the Retry-After header."""
+    leaving: bool = False
+    """Whether this connection is of no more use."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -19,7 +21,8 @@ class EngineError(Exception):
             self.code = code
 
     def body(self) -> dict[str, object]:
-        error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
+        message = str(self).encode(errors="replace").decode()  # it may quote half of a surrogate pair
+        error = {"message": message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error}
 
 
@@ -56,6 +59,33 @@ class UnavailableError(EngineError):
     kind = "service_unavailable"
     code = "unavailable"
     retry_after = 1
+
+    def __init__(self, message: str, *, code: str | None = None, leaving: bool = False) -> None:
+        super().__init__(message, code=code)
+        self.leaving = leaving
+
+
+class QueueFullError(EngineError):
+    """Too many requests wait. Another engine may have room."""
+
+    status = 429
+    kind = "rate_limit_error"
+    code = "queue_full"
+
+    def __init__(self, waiting: int, retry_after: int) -> None:
+        super().__init__(f"The engine is busy: {waiting} requests wait already. Try again in {retry_after} s.")
+        self.retry_after = retry_after
+
+
+class DeadlineError(EngineError):
+    """The client's time was over before the request could be started. Not retriable: it would be late anywhere."""
+
+    status = 408
+    kind = "timeout_error"
+    code = "deadline_exceeded"
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(f"The request was not started within its time-out of {timeout:g} s.")
 
 
 class GenerationError(EngineError):

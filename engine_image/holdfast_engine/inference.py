@@ -8,6 +8,7 @@ requests sent alone; without it they never did.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import tempfile
@@ -23,11 +24,13 @@ import openvino
 import openvino_genai
 
 from holdfast_engine.port import Sampling
-from holdfast_engine.wire import PROBE_PLACES, Loaded, WorkerConfig
+from holdfast_engine.wire import Loaded, WorkerConfig
 
 SILENT_TYPES = (gguf.TokenType.CONTROL, gguf.TokenType.UNUSED)
 """Tokens that have no text in an answer."""
 DEFAULT_CONTEXT_LENGTH = 4096
+LEAST_TEMPERATURE = 1e-5
+"""Below, the likeliest token is as good as certain, and logits that are divided by it may overflow."""
 
 
 @contextmanager
@@ -46,23 +49,41 @@ class Output:
     tokens: list[int]
     finish_reason: str | None
     """"stop", "length", "ignored" (does not fit the KV cache) or None while it runs."""
+    logprobs: list[float]
+    """One for each token, where they were asked for; zeros otherwise."""
 
 
 class Inference:
     """A loaded model. Not thread-safe; every call runs on the caller's thread."""
 
     def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
         self._info = _read_gguf(config)
-        scheduler = openvino_genai.SchedulerConfig()
-        scheduler.cache_size = config.cache_size_gib
-        scheduler.max_num_seqs = config.max_num_seqs + PROBE_PLACES
-        scheduler.enable_prefix_caching = config.prefix_caching
-        properties = {"INFERENCE_NUM_THREADS": config.threads, "INFERENCE_PRECISION_HINT": "f32"}
-        with writable(config.model) as model:
-            self._pipeline = openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
+        self._pipeline: Any = self._make_pipeline()
         self._tokenizer = self._pipeline.get_tokenizer()
         self._defaults = self._pipeline.get_config()
         self._handles: dict[int, Any] = {}
+
+    def _make_pipeline(self, *tokenizer: Any) -> Any:
+        config = self._config
+        scheduler = openvino_genai.SchedulerConfig()
+        scheduler.cache_size = config.cache_size_gib
+        scheduler.max_num_seqs = config.max_num_seqs
+        scheduler.enable_prefix_caching = config.prefix_caching
+        properties = {"INFERENCE_NUM_THREADS": config.threads, "INFERENCE_PRECISION_HINT": "f32"}
+        with writable(config.model) as model:
+            if not tokenizer:
+                return openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
+            return openvino_genai.ContinuousBatchingPipeline(model, *tokenizer, scheduler, "CPU", **properties)
+
+    def rest(self, asleep: bool) -> None:
+        """Give up the pipeline with its weights and its KV cache, which OpenVINO GenAI cannot empty otherwise; or make
+        it anew, from the file that the system most likely still holds in memory. The tokenizer stays."""
+        self._pipeline = None
+        if asleep:
+            ctypes.CDLL(None).malloc_trim(0)
+        else:
+            self._pipeline = self._make_pipeline(self._tokenizer)
 
     @property
     def info(self) -> Loaded:
@@ -90,7 +111,9 @@ class Inference:
         config.eos_token_id = self._defaults.eos_token_id
         config.stop_token_ids = self._defaults.stop_token_ids
         config.ignore_eos = sampling.ignore_eos
-        config.do_sample = sampling.temperature > 0
+        if sampling.logprobs is not None:
+            config.logprobs = 1  # of the chosen tokens; it tells no others
+        config.do_sample = sampling.temperature >= LEAST_TEMPERATURE
         if config.do_sample:
             config.temperature = sampling.temperature
             config.top_p = sampling.top_p
@@ -103,7 +126,7 @@ class Inference:
         self._handles.pop(request).cancel()
 
     def has_work(self) -> bool:
-        return bool(self._pipeline.has_non_finished_requests())
+        return self._pipeline is not None and bool(self._pipeline.has_non_finished_requests())
 
     def step(self) -> dict[int, Output]:
         """Run one generation step: what each request with news produced. Finished requests are forgotten."""
@@ -124,10 +147,12 @@ class Inference:
 
 def _read(handle: Any) -> Output:
     tokens: list[int] = []
+    logprobs: list[float] = []
     reason = None
     while handle.can_read():
         for output in handle.read().values():
             tokens += output.generated_ids
+            logprobs += output.generated_log_probs
             if output.finish_reason == openvino_genai.GenerationFinishReason.STOP:
                 reason = "stop"
             elif output.finish_reason == openvino_genai.GenerationFinishReason.LENGTH:
@@ -138,7 +163,7 @@ def _read(handle: Any) -> Output:
             reason = "ignored"
         elif status != openvino_genai.GenerationStatus.RUNNING:
             reason = "stop"
-    return Output(tokens, reason)
+    return Output(tokens, reason, logprobs)
 
 
 def _read_gguf(config: WorkerConfig) -> Loaded:

@@ -3,12 +3,18 @@ vLLM work unchanged. Bucket bounds are vLLM's (its v1 metrics logger). Times in 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from holdfast_engine.admission import Priority
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FINISH_REASONS = ("stop", "length", "abort", "error")
+REFUSALS = ("queue_full", "deadline")
 _TTFT_BOUNDS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
@@ -21,6 +27,17 @@ _E2E_BOUNDS = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
+
+
+def _tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # no loop runs in this thread
+        return 0
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class EngineMetrics:
@@ -43,6 +60,18 @@ class EngineMetrics:
             ["model_name", "finished_reason"],
             registry=self.registry,
         )
+        self._refused = Counter(
+            "holdfast:requests_refused",
+            "Requests that were not started: the queue was full, or their time was over.",
+            ["model_name", "reason", "priority"],
+            registry=self.registry,
+        )
+        self._by_class = Gauge(
+            "holdfast:requests_waiting_by_priority",
+            "Requests waiting for a place.",
+            ["model_name", "priority"],
+            registry=self.registry,
+        )
         for reason in FINISH_REASONS:
             self._finished.labels(model_name, reason)
 
@@ -56,8 +85,20 @@ class EngineMetrics:
         family = Histogram(name, text, ["model_name"], buckets=bounds, registry=self.registry)
         return family.labels(self._model_name)
 
-    def follow(self, running: Callable[[], int], waiting: Callable[[], int], cache: Callable[[], float]) -> None:
+    def follow(
+        self,
+        running: Callable[[], int],
+        waiting: Callable[[], int],
+        queued: Callable[[Priority], int],
+        cache: Callable[[], float],
+    ) -> None:
         """Read the gauges from these when scraped."""
+        self._gauge("holdfast:event_loop_tasks", "Tasks of the shim's event loop.").set_function(_tasks)
+        self._gauge("holdfast:open_files", "File descriptors of the shim's process.").set_function(_open_files)
+        for priority in Priority:
+            self._by_class.labels(self._model_name, priority).set_function(partial(queued, priority))
+            for reason in REFUSALS:
+                self._refused.labels(self._model_name, reason, priority)
         self._running.set_function(running)
         self._waiting.set_function(waiting)
         self._cache.set_function(cache)
@@ -73,6 +114,9 @@ class EngineMetrics:
     def request_finished(self, reason: str, seconds: float) -> None:
         self._finished.labels(self._model_name, reason).inc()
         self._e2e.observe(seconds)
+
+    def refused(self, reason: str, priority: Priority) -> None:
+        self._refused.labels(self._model_name, reason, priority).inc()
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The port between the shim and what generates: five verbs out, seven events back.
+"""The port between the shim and what generates: five verbs out, eight events back.
 
 An engine is told of tasks and reports what becomes of them; it decides nothing about health, admission or answers. It
 lives on the shim's event loop: no method blocks, and events are reported from that loop. `holdfast_engine/engines/`
@@ -25,6 +25,8 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     ignore_eos: bool = False
+    logprobs: int | None = None
+    """Whether each token's log probability is told, with so many alternatives; None = not."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Task:
     chosen: frozenset[str] = frozenset()
     """Fields of `sampling` that the client named; an engine may have defaults of its own for the others."""
     probe: bool = False
-    """Whether an observer asks: it goes before everybody."""
+    """Whether an observer asks: it goes before everybody, beyond the places of users' tasks."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Loaded:
 
     max_model_len: int | None
     vocabulary: Vocabulary | None = None
+    top_logprobs: int | None = None
+    """Alternatives that it can tell the log probabilities of, at most; None = not even the chosen token's."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Ready:
 
 @dataclass(frozen=True)
 class Accepted:
+    """The engine works on the task."""
+
     id: int
     prompt_ids: list[int]
 
@@ -72,6 +78,17 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class TokenLogprobs:
+    """Natural logarithms of probabilities: a generated token's, and those of the likeliest in its place."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+    utf8: bytes | None = None
+    """The token's own bytes, which need not be whole characters; None = those of `token`."""
+
+
+@dataclass(frozen=True)
 class Output:
     """What is new of one task; `reason` ("stop" or "length") comes with the last. `text` as `Loaded` says."""
 
@@ -79,13 +96,14 @@ class Output:
     token_ids: list[int]
     reason: str | None = None
     text: str | None = None
+    logprobs: list[TokenLogprobs] | None = None
+    """One for each of `token_ids`, where they were asked for."""
 
 
 @dataclass(frozen=True)
 class Step:
     """The engine made progress; with what came of it."""
 
-    started: list[int] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     cache_usage: float | None = None
     """Fraction of the KV cache in use; None = as before."""
@@ -99,6 +117,13 @@ class Cancelled:
 
 
 @dataclass(frozen=True)
+class Resting:
+    """The engine fell asleep, or awoke and generates again; as it was told with `rest`."""
+
+    asleep: bool
+
+
+@dataclass(frozen=True)
 class Failed:
     """The engine is over; `code` is what the container exits with."""
 
@@ -106,7 +131,7 @@ class Failed:
     code: int = 1
 
 
-Event = Loaded | Ready | Accepted | Refused | Step | Cancelled | Failed
+Event = Loaded | Ready | Accepted | Refused | Step | Cancelled | Resting | Failed
 
 
 class Engine(Protocol):
@@ -121,8 +146,9 @@ class Engine(Protocol):
     def cancel(self, id: int) -> None:
         """Stop working on a task: Cancelled will be reported, unless the task has ended before."""
 
-    async def stop(self) -> None:
-        """End the engine in its own manner, by force when that takes too long; tasks are over by then."""
+    def rest(self, asleep: bool) -> None:
+        """Fall asleep: keep the model, give up the memory that only generating needs; or awake. Resting will be
+        reported. Told only while there are no tasks, and never twice the same."""
 
-    def kill(self) -> None:
-        """End the engine at once."""
+    async def stop(self, at_once: bool = False) -> None:
+        """End the engine and its processes: in its own manner, by force when that takes too long or `at_once`."""

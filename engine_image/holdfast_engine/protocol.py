@@ -9,14 +9,21 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from holdfast_engine.admission import Priority
 from holdfast_engine.errors import InvalidRequestError
 from holdfast_engine.port import Sampling
 
 COMPLETION_MAX_TOKENS = 16
 """OpenAI's default for /v1/completions; a chat may fill the context."""
 MAX_STOPS = 16
+MAX_LOGPROBS = 20
+PRIORITY_HEADER = "x-holdfast-priority"
+"""high, normal or low; it goes before the body's field `priority`, so that a gateway can decide."""
+TIMEOUT_HEADER = "x-holdfast-timeout"
+"""Seconds after which a request that has not been started is of no more use."""
+LONGEST_TIMEOUT = 86400
 
 _Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -38,7 +45,7 @@ class GenerationRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
     UNSUPPORTED: ClassVar[tuple[str, ...]] = (
-        *("best_of", "echo", "logprobs", "top_logprobs", "logit_bias", "suffix", "tools", "functions"),
+        *("best_of", "echo", "logit_bias", "suffix", "tools", "functions"),
         *("frequency_penalty", "presence_penalty", "response_format", "audio", "prediction"),
     )
     HARMLESS: ClassVar[dict[str, Any]] = {"best_of": 1, "response_format": {"type": "text"}}
@@ -56,6 +63,12 @@ class GenerationRequest(BaseModel):
     stream_options: StreamOptions | None = None
     ignore_eos: bool = False
     return_token_ids: bool = False
+    priority: Priority | None = None
+
+    @field_validator("priority", mode="before")
+    @classmethod
+    def _known_priority(cls, priority: object) -> Priority | None:
+        return None if priority is None else named_priority(priority)
 
     @field_validator("stop")
     @classmethod
@@ -86,6 +99,11 @@ class GenerationRequest(BaseModel):
         return self.max_tokens
 
     @property
+    def told_logprobs(self) -> int | None:
+        """How many alternatives' log probabilities are told beside the token's own; None = not even that."""
+        raise NotImplementedError
+
+    @property
     def chosen(self) -> frozenset[str]:
         """The fields of `sampling` that the request names."""
         return frozenset(name for name in self.SAMPLED if getattr(self, name) is not None)
@@ -98,11 +116,13 @@ class GenerationRequest(BaseModel):
             top_p=1.0 if self.top_p is None else self.top_p,
             seed=(random_seed if self.seed is None else self.seed) % 2**63,
             ignore_eos=self.ignore_eos,
+            logprobs=self.told_logprobs,
         )
 
 
 class CompletionRequest(GenerationRequest):
     prompt: str | list[int]
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
 
     @field_validator("prompt")
     @classmethod
@@ -114,6 +134,10 @@ class CompletionRequest(GenerationRequest):
     @property
     def token_limit(self) -> int | None:
         return self.max_tokens or COMPLETION_MAX_TOKENS
+
+    @property
+    def told_logprobs(self) -> int | None:
+        return self.logprobs
 
 
 class TextPart(BaseModel):
@@ -135,6 +159,8 @@ class ChatMessage(BaseModel):
 class ChatRequest(GenerationRequest):
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, gt=0)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
 
     @field_validator("messages")
     @classmethod
@@ -149,9 +175,50 @@ class ChatRequest(GenerationRequest):
     def token_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
+    @model_validator(mode="after")
+    def _alternatives_of_something(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequestError("top_logprobs needs logprobs to be true.", param="top_logprobs")
+        return self
+
+    @property
+    def told_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
     @property
     def plain_messages(self) -> list[dict[str, str]]:
         return [{"role": message.role, "content": message.text} for message in self.messages]
+
+
+def named_priority(value: object) -> Priority:
+    """The class of that name; raises ValueError."""
+    if isinstance(value, str) and value.lower() in list(Priority):
+        return Priority(value.lower())
+    raise ValueError(f"must be one of {', '.join(Priority)}")
+
+
+def given_priority(header: str | None) -> Priority | None:
+    """The class that a header names; raises InvalidRequestError."""
+    try:
+        return None if header is None else named_priority(header.strip())
+    except ValueError as error:
+        raise InvalidRequestError(f"{PRIORITY_HEADER} {error}.", param=PRIORITY_HEADER) from error
+
+
+def given_timeout(header: str | None) -> float | None:
+    """Seconds that a header names; raises InvalidRequestError."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < LONGEST_TIMEOUT:
+        raise InvalidRequestError(
+            f"{TIMEOUT_HEADER} must be a number of seconds, more than 0 and less than {LONGEST_TIMEOUT}.",
+            param=TIMEOUT_HEADER,
+        )
+    return seconds
 
 
 Request = TypeVar("Request", bound=GenerationRequest)

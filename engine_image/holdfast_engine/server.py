@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +24,7 @@ from granian.server.embed import Server
 from holdfast_engine.app import build_app
 from holdfast_engine.causes import Cause, CauseReason
 from holdfast_engine.errors import UnavailableError
+from holdfast_engine.limits import Limits
 from holdfast_engine.metrics import EngineMetrics
 from holdfast_engine.port import Engine
 from holdfast_engine.prepare import TERMINATION_LOG, leave_word
@@ -43,17 +44,18 @@ together with it."""
 class ServeConfig:
     """Times in seconds."""
 
-    engine: Engine
     served_name: str
     host: str = "0.0.0.0"
     port: int = 8000
-    progress_timeout: float = 5.0
+    progress_timeout: float = 4.0
     drain_seconds: float = 900.0
+    limits: Limits = field(default_factory=Limits)
+    sleep_after: float = 0.0
     termination_log: Path = TERMINATION_LOG
     """Where the cause of a bad end is left, if the file is there: the kubelet makes it and shows what it then holds."""
 
 
-def serve(config: ServeConfig) -> NoReturn:
+def serve(engine: Engine, config: ServeConfig) -> NoReturn:
     """Serve until SIGTERM or SIGINT, then drain and exit with 0; a second signal ends at once.
 
     Exits with the code that the engine gives when it is over, also before it began (a broken model): its supervisor
@@ -61,7 +63,7 @@ def serve(config: ServeConfig) -> NoReturn:
     """
     code = 1
     try:
-        code = asyncio.run(_serve(config))
+        code = asyncio.run(_serve(engine, config))
     except Exception as error:
         logger.exception("the engine ended")
         leave_word(config.termination_log, str(Cause(CauseReason.FAILED, f"{type(error).__name__}: {error}")))
@@ -72,10 +74,10 @@ def serve(config: ServeConfig) -> NoReturn:
         os._exit(code)
 
 
-async def _serve(config: ServeConfig) -> int:
+async def _serve(engine: Engine, config: ServeConfig) -> int:
     _refuse_taken_port(config.host, config.port)
     metrics = EngineMetrics(config.served_name)
-    shim = Shim(config.engine, metrics, config.progress_timeout)
+    shim = Shim(engine, metrics, config.progress_timeout, config.limits, config.sleep_after)
     server = Server(
         build_app(shim, metrics, config.served_name),
         address=config.host,
@@ -97,7 +99,7 @@ async def _serve(config: ServeConfig) -> int:
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         logger.error("the HTTP server ended: %s", serving.exception())
-        shim.engine.kill()
+        await shim.engine.stop(at_once=True)
         return 1
     if not shim.ended.is_set():
         await _drain(shim, config.drain_seconds)
@@ -106,7 +108,7 @@ async def _serve(config: ServeConfig) -> int:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
     if shim.failed is not None and not stopping.is_set():
-        shim.engine.kill()
+        await shim.engine.stop(at_once=True)
         logger.error("leaving: %s", shim.failed.cause)
         leave_word(config.termination_log, str(shim.failed.cause))
         return shim.failed.code
@@ -124,10 +126,18 @@ def _refuse_taken_port(host: str, port: int) -> None:
 
 
 def _on_signals(shim: Shim, stopping: asyncio.Event) -> None:
+    ending: set[asyncio.Task[None]] = set()
+
+    async def end_at_once() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(shim.engine.stop(at_once=True), SHUTDOWN_SECONDS)
+        os._exit(128 + signal.SIGTERM)
+
     def stop() -> None:
         if stopping.is_set():
-            shim.engine.kill()
-            os._exit(128 + signal.SIGTERM)
+            logger.warning("asked to stop again: ending at once")
+            ending.add(asyncio.create_task(end_at_once()))
+            return
         logger.info("asked to stop: draining")
         shim.health.draining = True
         stopping.set()

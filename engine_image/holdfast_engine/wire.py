@@ -14,10 +14,9 @@ import select
 import socket
 import struct
 from dataclasses import dataclass, field
+from typing import get_args
 
 _LENGTH = struct.Struct(">I")
-PROBE_PLACES = 1
-"""Requests beyond `max_num_seqs` that run if observers ask: their answer must not wait for users' requests."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,25 @@ class Add:
     text: str | None = None
     token_ids: list[int] | None = None
     messages: list[dict[str, str]] | None = None
-    probe: bool = False
-    """Whether an observer asks: it goes before everybody, in a place of its own."""
 
 
 @dataclass(frozen=True)
 class Cancel:
     id: int
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Fall asleep or awake; see `holdfast_engine.port.Engine.rest`."""
+
+    asleep: bool
+
+
+@dataclass(frozen=True)
+class Resting:
+    """It fell asleep, or awoke."""
+
+    asleep: bool
 
 
 @dataclass(frozen=True)
@@ -84,10 +95,11 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Progress:
-    """One generation step. `outputs`: (id, new token ids, finish reason or None) of requests with news."""
+    """One generation step. `outputs`: (id, new token ids, finish reason or None) of requests with news; `logprobs`: of
+    the same tokens, for requests that asked for them."""
 
-    started: list[int] = field(default_factory=list)
     outputs: list[tuple[int, list[int], str | None]] = field(default_factory=list)
+    logprobs: list[tuple[int, list[float]]] = field(default_factory=list)
     cache_usage: float | None = None
     """Fraction of the KV cache in use; None = as before."""
 
@@ -99,10 +111,8 @@ class Failed:
     message: str
 
 
-Message = Add | Cancel | Loaded | Ready | Accepted | Rejected | Progress | Failed
-_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Add, Cancel, Loaded, Ready, Accepted, Rejected, Progress, Failed)
-}
+Message = Add | Cancel | Rest | Resting | Loaded | Ready | Accepted | Rejected | Progress | Failed
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:

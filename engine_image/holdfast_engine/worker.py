@@ -1,9 +1,8 @@
 """The pipeline process: one thread that owns the pipeline and runs its generation loop.
 
 Started by `holdfast_engine.engines.openvino` as `python -m holdfast_engine.worker FD CONFIG`, FD being one end of a
-socket pair. Each turn takes the commands that are there, admits waiting requests up to `max_num_seqs`, runs
-one step and reports it. With nothing to do it sleeps in the socket's read: no polling. It ends when the other
-end closes, and the kernel ends it when the HTTP process dies.
+socket pair. Each turn takes the commands that are there, runs one step and reports it. With nothing to do it sleeps in
+the socket's read: no polling. It ends when the other end closes, and the kernel ends it when the HTTP process dies.
 """
 
 from __future__ import annotations
@@ -14,14 +13,11 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from holdfast_engine.port import Sampling
 from holdfast_engine.wire import (
-    PROBE_PLACES,
     Accepted,
     Add,
     Cancel,
@@ -32,6 +28,8 @@ from holdfast_engine.wire import (
     Progress,
     Ready,
     Rejected,
+    Rest,
+    Resting,
     WorkerConfig,
 )
 
@@ -45,6 +43,8 @@ class Produced(Protocol):
     def tokens(self) -> list[int]: ...
     @property
     def finish_reason(self) -> str | None: ...
+    @property
+    def logprobs(self) -> list[float]: ...
 
 
 class Model(Protocol):
@@ -59,6 +59,7 @@ class Model(Protocol):
     def has_work(self) -> bool: ...
     def step(self) -> Mapping[int, Produced]: ...
     def cache_usage(self) -> float: ...
+    def rest(self, asleep: bool) -> None: ...
 
 
 class Mailbox(Protocol):
@@ -66,15 +67,6 @@ class Mailbox(Protocol):
 
     def send(self, message: Message) -> None: ...
     def receive(self, timeout: float | None) -> list[Message]: ...
-
-
-@dataclass(frozen=True)
-class Waiting:
-    id: int
-    prompt_ids: list[int]
-    max_tokens: int
-    sampling: Sampling
-    probe: bool = False
 
 
 class RefusedError(Exception):
@@ -92,17 +84,15 @@ class GenerationLoop:
         self,
         model: Model,
         mailbox: Mailbox,
-        max_num_seqs: int,
         step_interval: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._mailbox = mailbox
-        self._max_num_seqs = max_num_seqs
         self._step_interval = step_interval
         self._clock = clock
-        self._waiting: deque[Waiting] = deque()
         self._running: set[int] = set()
+        self._with_logprobs: set[int] = set()
         self._next_step = clock()
 
     def run(self) -> None:
@@ -111,12 +101,11 @@ class GenerationLoop:
             self.turn()
 
     def turn(self) -> None:
-        """Take commands; then, if it is time, admit and step."""
-        idle = not self._waiting and not self._model.has_work()
-        pause = None if idle else max(0.0, self._next_step - self._clock())
+        """Take commands; then, if it is time, step."""
+        pause = max(0.0, self._next_step - self._clock()) if self._model.has_work() else None
         for command in self._mailbox.receive(pause):
             self._obey(command)
-        if not self._waiting and not self._model.has_work():
+        if not self._model.has_work():
             return
         now = self._clock()
         if now < self._next_step:
@@ -133,6 +122,8 @@ class GenerationLoop:
                     self._mailbox.send(Rejected(command.id, refusal.status, refusal.code, str(refusal)))
             case Cancel(id):
                 self._cancel(id)
+            case Rest(asleep):
+                self._rest(asleep)
             case _:
                 raise TypeError(f"not a command: {command}")
 
@@ -151,12 +142,14 @@ class GenerationLoop:
                 f"{len(prompt_ids) + wanted} were requested ({len(prompt_ids)} in the prompt, {wanted} to "
                 "generate).",
             )
+        try:
+            self._model.add(command.id, prompt_ids, wanted, sampling)
+        except Exception as error:
+            raise RefusedError(400, "invalid_request", f"The engine cannot do this: {error}") from error
         self._mailbox.send(Accepted(command.id, prompt_ids))
-        request = Waiting(command.id, prompt_ids, wanted, sampling, command.probe)
-        if command.probe:
-            self._waiting.appendleft(request)
-        else:
-            self._waiting.append(request)
+        self._running.add(command.id)
+        if sampling.logprobs is not None:
+            self._with_logprobs.add(command.id)
 
     def _encode(self, command: Add) -> list[int]:
         if command.token_ids is not None:
@@ -172,33 +165,29 @@ class GenerationLoop:
             raise RefusedError(400, "invalid_prompt", f"The prompt cannot be tokenized: {error}") from error
 
     def _cancel(self, request: int) -> None:
-        if request in self._running:
-            self._running.remove(request)
-            self._model.cancel(request)
-        else:
-            remaining = deque(waiting for waiting in self._waiting if waiting.id != request)
-            if len(remaining) == len(self._waiting):
-                return
-            self._waiting = remaining
+        if request not in self._running:
+            return
+        self._forget({request})
+        self._model.cancel(request)
         self._mailbox.send(Progress(outputs=[(request, [], "cancelled")]))
 
-    def _places(self, request: Waiting) -> int:
-        return self._max_num_seqs + (PROBE_PLACES if request.probe else 0)
+    def _rest(self, asleep: bool) -> None:
+        self._model.rest(asleep)
+        if not asleep:
+            warm_up(self._model)
+        self._mailbox.send(Resting(asleep))
+
+    def _forget(self, requests: set[int]) -> None:
+        self._running -= requests
+        self._with_logprobs -= requests
 
     def _step(self) -> None:
-        started = []
-        while self._waiting and len(self._running) < self._places(self._waiting[0]):
-            request = self._waiting.popleft()
-            self._model.add(request.id, request.prompt_ids, request.max_tokens, request.sampling)
-            self._running.add(request.id)
-            started.append(request.id)
-        if started:
-            self._mailbox.send(Progress(started=started))
         outputs = self._model.step()
-        self._running -= {id for id, output in outputs.items() if output.finish_reason is not None}
+        logprobs = [(id, output.logprobs) for id, output in outputs.items() if id in self._with_logprobs]
+        self._forget({id for id, output in outputs.items() if output.finish_reason is not None})
         usage = self._model.cache_usage() if self._running else 0.0
         news = [(id, output.tokens, output.finish_reason) for id, output in outputs.items()]
-        self._mailbox.send(Progress(outputs=news, cache_usage=usage))
+        self._mailbox.send(Progress(news, logprobs, usage))
 
 
 def warm_up(model: Model) -> None:
@@ -217,7 +206,7 @@ def serve(channel: Channel, config: WorkerConfig) -> None:
         channel.send(model.info)
         warm_up(model)
         channel.send(Ready())
-        GenerationLoop(model, channel, config.max_num_seqs, config.step_interval).run()
+        GenerationLoop(model, channel, config.step_interval).run()
     except (EOFError, ConnectionError):
         return
     except Exception as error:

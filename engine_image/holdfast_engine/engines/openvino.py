@@ -19,7 +19,20 @@ from holdfast_engine import wire
 from holdfast_engine.causes import Cause, CauseReason, cause_of, tell
 from holdfast_engine.errors import GenerationError, refusal
 from holdfast_engine.model_errors import ModelError
-from holdfast_engine.port import Accepted, Cancelled, Event, Failed, Loaded, Output, Ready, Refused, Step, Task
+from holdfast_engine.port import (
+    Accepted,
+    Cancelled,
+    Event,
+    Failed,
+    Loaded,
+    Output,
+    Ready,
+    Refused,
+    Resting,
+    Step,
+    Task,
+    TokenLogprobs,
+)
 from holdfast_engine.prepare import WantedModel, prepared
 from holdfast_engine.vocabulary import Vocabulary
 
@@ -35,6 +48,7 @@ class OpenVinoEngine:
         self._config = config
         self._model = model
         self._report: Callable[[Event], None] = lambda _: None
+        self._vocabulary: Vocabulary | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._work: asyncio.Task[None] | None = None
@@ -67,15 +81,15 @@ class OpenVinoEngine:
         return reader
 
     def submit(self, task: Task) -> None:
-        self._send(wire.Add(task.id, asdict(task.sampling), task.text, task.token_ids, task.messages, task.probe))
+        self._send(wire.Add(task.id, asdict(task.sampling), task.text, task.token_ids, task.messages))
 
     def cancel(self, id: int) -> None:
         self._send(wire.Cancel(id))
 
-    async def stop(self) -> None:
-        self.kill()
+    def rest(self, asleep: bool) -> None:
+        self._send(wire.Rest(asleep))
 
-    def kill(self) -> None:
+    async def stop(self, at_once: bool = False) -> None:  # noqa: ARG002 - it has no manner of its own to end in
         if self._work is not None:
             self._work.cancel()
         if self._process is not None and self._process.returncode is None:
@@ -91,7 +105,9 @@ class OpenVinoEngine:
             if isinstance(message, wire.Failed):
                 failure = message.message
             else:
-                for event in _events(message):
+                if isinstance(message, wire.Loaded):
+                    self._vocabulary = Vocabulary(message.pieces, message.control, message.kind)
+                for event in _told(message, self._vocabulary):
                     self._report(event)
         code = await self._exit_code()
         lines = [f"the pipeline process ended with code {code}" if failure is None else failure]
@@ -105,30 +121,43 @@ class OpenVinoEngine:
         return self._process.returncode
 
 
-def _events(message: wire.Message) -> list[Event]:
+def _told(message: wire.Message, vocabulary: Vocabulary | None) -> list[Event]:
     match message:
         case wire.Loaded():
-            return [Loaded(message.max_model_len, Vocabulary(message.pieces, message.control, message.kind))]
+            return [Loaded(message.max_model_len, vocabulary, top_logprobs=0)]
         case wire.Ready():
             return [Ready()]
+        case wire.Resting(asleep):
+            return [Resting(asleep)]
         case wire.Accepted(id, prompt_ids):
             return [Step(), Accepted(id, prompt_ids)]
         case wire.Rejected(id, status, code, text):
             return [Step(), Refused(id, refusal(status, code, text))]
         case wire.Progress():
-            return _progress(message)
+            return _progress(message, vocabulary)
         case _:
             raise TypeError(f"not a report: {message}")
 
 
-def _progress(message: wire.Progress) -> list[Event]:
+def _progress(message: wire.Progress, vocabulary: Vocabulary | None) -> list[Event]:
     outputs: list[Output] = []
     ended: list[Event] = []
+    logprobs = dict(message.logprobs)
     for id, tokens, reason in message.outputs:
         if reason == "cancelled":
             ended.append(Cancelled(id))
         elif reason == "ignored":
             ended.append(Refused(id, GenerationError(IGNORED, code="kv_cache_too_small")))
         else:
-            outputs.append(Output(id, tokens, reason))
-    return [Step(message.started, outputs, message.cache_usage), *ended]
+            assert vocabulary is not None
+            told = _logprobs(tokens, logprobs[id], vocabulary) if id in logprobs else None
+            outputs.append(Output(id, tokens, reason, logprobs=told))
+    return [Step(outputs, message.cache_usage), *ended]
+
+
+def _logprobs(tokens: list[int], values: list[float], vocabulary: Vocabulary) -> list[TokenLogprobs]:
+    texts = map(vocabulary.token_bytes, tokens)
+    return [
+        TokenLogprobs(utf8.decode(errors="replace"), value, utf8=utf8)
+        for utf8, value in zip(texts, values, strict=True)
+    ]

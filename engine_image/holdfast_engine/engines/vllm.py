@@ -86,12 +86,15 @@ class VllmEngine:
         if (working := self._tasks.get(id)) is not None:
             working.cancel()
 
-    async def stop(self) -> None:
-        self._failed = True
-        await self._child.stop(STOP_SECONDS)
+    def rest(self, asleep: bool) -> None:
+        raise NotImplementedError
 
-    def kill(self) -> None:
-        self._child.kill()
+    async def stop(self, at_once: bool = False) -> None:
+        self._failed = True
+        if at_once:
+            self._child.kill()
+        else:
+            await self._child.stop(STOP_SECONDS)
 
     async def _generate(self, task: Task, report: Callable[[Event], None]) -> None:
         assert self._session is not None

@@ -114,7 +114,7 @@ class AnswerStream:
         if self._begun:
             return [Step(outputs=outputs)]
         self._begun = True
-        return [Accepted(self._id, self._prompt_ids), Step(started=[self._id], outputs=outputs)]
+        return [Accepted(self._id, self._prompt_ids), Step(outputs=outputs)]
 
     def _add(self, choice: dict[str, Any], outputs: list[Output]) -> None:
         text = choice["text"] if "text" in choice else choice["delta"].get("content")

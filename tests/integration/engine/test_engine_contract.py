@@ -70,6 +70,7 @@ def test_the_model_is_listed_under_its_served_name(shared: Any) -> None:
 
 def test_an_idle_engine_is_ready_and_alive(shared: Any) -> None:
     assert (shared.status("/health"), shared.status("/livez")) == (200, 200)
+    assert shared.client.get("/progress").json()["state"] == "awake"
 
 
 def test_a_completion_has_text_usage_and_a_finish_reason(shared: Any) -> None:
@@ -193,6 +194,7 @@ def test_sigterm_lets_streams_finish_and_refuses_new_requests(own: Launch, post_
     refused = engine.ask()
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
     assert int(refused.headers["retry-after"]) > 0
+    assert refused.headers["connection"] == "close"
     assert engine.status("/livez") == 200
     stream.read_until(b"data: [DONE]")
     whole.read_until(b'"finish_reason":"length"')

@@ -12,19 +12,24 @@ def samples(metrics: EngineMetrics) -> dict[tuple[str, str], float]:
     for family in text_string_to_metric_families(metrics.render().decode()):
         for sample in family.samples:
             assert sample.labels["model_name"] == "tiny"
-            found[sample.name, sample.labels.get("finished_reason", sample.labels.get("le", ""))] = sample.value
+            found[
+                sample.name,
+                sample.labels.get("finished_reason", sample.labels.get("le", sample.labels.get("priority", ""))),
+            ] = sample.value
     return found
 
 
 def test_gauges_are_read_when_scraped() -> None:
     metrics = EngineMetrics("tiny")
     load = [2, 3]
-    metrics.follow(lambda: load[0], lambda: load[1], lambda: 0.5)
+    metrics.follow(lambda: load[0], lambda: load[1], {"high": 1, "normal": 2, "low": 0}.__getitem__, lambda: 0.5)
     load[0] = 7
     found = samples(metrics)
     assert found["vllm:num_requests_running", ""] == 7
     assert found["vllm:num_requests_waiting", ""] == 3
     assert found["vllm:kv_cache_usage_perc", ""] == 0.5
+    assert found["holdfast:requests_waiting_by_priority", "normal"] == 2
+    assert found["holdfast:requests_refused_total", "low"] == 0
 
 
 def test_tokens_and_their_times_are_counted() -> None:

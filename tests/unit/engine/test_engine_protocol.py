@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast_engine.errors import InvalidRequestError
-from holdfast_engine.protocol import ChatRequest, CompletionRequest, parse
+from holdfast_engine.protocol import ChatRequest, CompletionRequest, given_priority, given_timeout, parse
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 COMPLETION = {"model": "m", "prompt": "hi"}
@@ -62,7 +62,11 @@ def test_a_body_that_is_not_an_object_is_refused(body: bytes) -> None:
         ("stream_options", []),
         ("best_of", 2),
         ("echo", True),
-        ("logprobs", 1),
+        ("logprobs", 21),
+        ("logprobs", -1),
+        ("logprobs", True),
+        ("priority", "urgent"),
+        ("priority", 1),
         ("suffix", "end"),
         ("presence_penalty", 0.5),
         ("return_token_ids", 1),
@@ -97,6 +101,33 @@ def test_messages_without_usable_text_are_refused(messages: Any) -> None:
 
 def test_unknown_and_harmless_fields_are_ignored() -> None:
     completion(user="me", best_of=1, echo=False, logprobs=None, something_new=[1], n=1)
+
+
+def test_log_probabilities_are_asked_for_in_two_ways() -> None:
+    assert completion().told_logprobs is None
+    assert completion(logprobs=0).sampling(1).logprobs == 0
+    assert completion(logprobs=3).sampling(1).logprobs == 3
+    assert chat(logprobs=False).told_logprobs is None
+    assert chat(logprobs=True).sampling(1).logprobs == 0
+    assert chat(logprobs=True, top_logprobs=4).sampling(1).logprobs == 4
+    with pytest.raises(InvalidRequestError, match="needs logprobs"):
+        chat(top_logprobs=4)
+
+
+@pytest.mark.parametrize("name", ["high", "Normal", " LOW "])
+def test_a_header_names_the_class(name: str) -> None:
+    assert given_priority(name) == name.strip().lower()
+    assert given_priority(None) is None
+    with pytest.raises(InvalidRequestError, match="must be one of high, normal, low"):
+        given_priority("urgent")
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon", "1e9", ""])
+def test_a_time_out_that_is_no_time_is_refused(seconds: str) -> None:
+    assert given_timeout("2.5") == 2.5
+    assert given_timeout(None) is None
+    with pytest.raises(InvalidRequestError, match="number of seconds"):
+        given_timeout(seconds)
 
 
 def test_text_parts_of_a_message_are_joined() -> None:

@@ -102,7 +102,6 @@ def test_an_answer_cut_anywhere_carries_the_same(cuts: list[int]) -> None:
     events = heard(*pieces, rest)
     assert events[0] == Accepted(6, [1, 2])
     assert isinstance(events[1], Step)
-    assert events[1].started == [6]
     assert "".join(output.text or "" for output in outputs(events)) == "aé"
     assert [id for output in outputs(events) for id in output.token_ids] == [7, 8, 9, 3]
     assert [output.reason for output in outputs(events)][-1] == "stop"
@@ -121,7 +120,7 @@ def test_a_chat_begins_with_its_first_token_not_with_its_role() -> None:
     delta = {"index": 0, "delta": {"content": "Hi"}, "token_ids": [5], "finish_reason": "length"}
     assert stream.feed(event(choices=[delta])) == [
         Accepted(6, [1, 2]),
-        Step(started=[6], outputs=[Output(6, [5], "length", "Hi")]),
+        Step(outputs=[Output(6, [5], "length", "Hi")]),
     ]
 
 

@@ -14,6 +14,8 @@ from holdfast_engine import wire
 MESSAGES: list[wire.Message] = [
     wire.Add(1, {"max_tokens": None, "temperature": 0.5}, messages=[{"role": "user", "content": "é\u2028\ud800"}]),
     wire.Cancel(7),
+    wire.Rest(True),
+    wire.Resting(True),
     wire.Loaded(["a", "Ġ"], [0], "gpt2", 4096),
     wire.Ready(),
     wire.Accepted(1, [1, 2]),
@@ -28,10 +30,11 @@ def test_a_message_is_the_same_after_the_wire(message: wire.Message) -> None:
 
 
 def test_outputs_arrive_as_triples() -> None:
-    sent = wire.Progress([1], [(1, [5, 6], None), (2, [], "stop")], 0.5)
+    sent = wire.Progress([(1, [5, 6], None), (2, [], "stop")], [(1, [-0.5, -1.0])], 0.5)
     received = wire.decode(wire.encode(sent)[4:])
     assert isinstance(received, wire.Progress)
     assert [(id, ids, reason) for id, ids, reason in received.outputs] == sent.outputs
+    assert dict(received.logprobs) == {1: [-0.5, -1.0]}
 
 
 @given(st.lists(st.integers(1, 40), max_size=20))

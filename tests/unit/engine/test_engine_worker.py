@@ -18,6 +18,7 @@ from holdfast_engine.worker import GenerationLoop, warm_up
 class Produced:
     tokens: list[int]
     finish_reason: str | None
+    logprobs: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -25,8 +26,8 @@ class CountingModel:
     """Answers each request with 0, 1, 2, … up to its limit."""
 
     left: dict[int, int] = field(default_factory=dict)
-    most_at_once: int = 0
     steps: int = 0
+    asleep: bool = False
     info: wire.Loaded = field(default_factory=lambda: wire.Loaded(["a"] * 50, [], "gpt2", max_model_len=20))
 
     def encode_text(self, text: str) -> list[int]:
@@ -49,18 +50,20 @@ class CountingModel:
 
     def step(self) -> dict[int, Produced]:
         self.steps += 1
-        self.most_at_once = max(self.most_at_once, len(self.left))
         outputs = {}
         for request in list(self.left):
             self.left[request] -= 1
             done = self.left[request] == 0
-            outputs[request] = Produced([self.steps], "length" if done else None)
+            outputs[request] = Produced([self.steps], "length" if done else None, [-0.5])
             if done:
                 del self.left[request]
         return outputs
 
     def cache_usage(self) -> float:
         return 0.25
+
+    def rest(self, asleep: bool) -> None:
+        self.asleep = asleep
 
 
 @dataclass
@@ -95,9 +98,9 @@ def add(id: int, max_tokens: int | None = 3, **prompt: object) -> wire.Add:
     return wire.Add(id, {"max_tokens": max_tokens}, **given)  # type: ignore[arg-type]
 
 
-def play(*turns: list[wire.Message], model: CountingModel | None = None, most: int = 2) -> Script:
+def play(*turns: list[wire.Message], model: CountingModel | None = None) -> Script:
     script = Script(deque(turns))
-    loop = GenerationLoop(model or CountingModel(), script, most, step_interval=0.0, clock=lambda: 0.0)
+    loop = GenerationLoop(model or CountingModel(), script, step_interval=0.0, clock=lambda: 0.0)
     with pytest.raises(EOFError):
         loop.run()
     return script
@@ -108,34 +111,30 @@ def test_every_request_runs_to_its_end() -> None:
     assert script.finished() == dict.fromkeys([1, 2, 3, 4], "length")
 
 
-def test_no_more_than_max_num_seqs_requests_run_at_once() -> None:
-    model = CountingModel()
-    play([add(id) for id in range(1, 9)], model=model, most=2)
-    assert model.most_at_once == 2
-
-
-def test_a_probe_goes_before_everybody_in_a_place_of_its_own() -> None:
-    model = CountingModel()
-    probe = wire.Add(9, {"max_tokens": 1}, token_ids=[1], probe=True)
-
-    script = play([add(id, 15) for id in range(1, 5)], [], [probe], model=model, most=2)
-
-    assert model.most_at_once == 2 + wire.PROBE_PLACES
-    assert list(script.finished()) == [9, 1, 2, 3, 4]
-
-
 def test_an_idle_loop_sleeps_until_a_command_comes() -> None:
     script = play([add(1, 1)])
     assert script.pauses[0] is None
     assert script.pauses[-1] is None
 
 
-def test_a_running_and_a_waiting_request_can_be_cancelled() -> None:
+def test_a_running_request_can_be_cancelled() -> None:
     model = CountingModel()
-    commands: list[wire.Message] = [add(1, 15), add(2, 15), add(3, 15)]
-    script = play(commands, [wire.Cancel(1), wire.Cancel(3)], model=model)
-    assert script.finished() == {1: "cancelled", 3: "cancelled", 2: "length"}
+    script = play([add(1, 15), add(2, 15)], [wire.Cancel(1)], model=model)
+    assert script.finished() == {1: "cancelled", 2: "length"}
     assert model.steps < 20
+
+
+def test_log_probabilities_come_with_the_tokens_of_those_who_asked() -> None:
+    asking = wire.Add(1, {"max_tokens": 2, "logprobs": 0}, token_ids=[1])
+    reports = [each for each in play([asking, add(2, 2)]).sent if isinstance(each, wire.Progress)]
+    assert [each.logprobs for each in reports] == [[(1, [-0.5])], [(1, [-0.5])]]
+
+
+def test_it_falls_asleep_and_generates_before_it_says_that_it_is_awake() -> None:
+    model = CountingModel()
+    script = play([wire.Rest(True)], [wire.Rest(False)], model=model)
+    assert script.sent == [wire.Resting(True), wire.Resting(False)]
+    assert (model.asleep, model.steps) == (False, 4)
 
 
 def test_cancelling_a_finished_request_does_nothing() -> None:
@@ -179,7 +178,7 @@ def test_steps_keep_the_interval_between_them() -> None:
     paced = Script(script.turns, script.sent, script.pauses)
     paced.receive = receive  # type: ignore[method-assign]
     model = CountingModel()
-    loop = GenerationLoop(model, paced, 2, step_interval=0.5, clock=lambda: now[0])
+    loop = GenerationLoop(model, paced, step_interval=0.5, clock=lambda: now[0])
     with pytest.raises(EOFError):
         loop.run()
     assert model.steps == 5
@@ -191,7 +190,7 @@ def test_a_step_that_raises_ends_the_loop() -> None:
         def step(self) -> dict[int, Produced]:
             raise RuntimeError("out of memory")
 
-    loop = GenerationLoop(BrokenModel(), Script(deque([[add(1)]])), 2, 0.0, clock=lambda: 0.0)
+    loop = GenerationLoop(BrokenModel(), Script(deque([[add(1)]])), 0.0, clock=lambda: 0.0)
     with pytest.raises(RuntimeError, match="out of memory"):
         loop.run()
 

@@ -1,0 +1,58 @@
+"""One request's way through the engine, as the answer to it sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from holdfast_engine.errors import EngineError
+from holdfast_engine.port import Output, Task
+
+
+class Generation:
+    """Read `prompt_ids` once, then `next` until it gives a reason. Closing it stops its work."""
+
+    def __init__(self, task: Task, on_close: Callable[[Generation, str], None], now: float) -> None:
+        self.task = task
+        self.id = task.id
+        self.probe = task.probe
+        """Whether an observer asked for it: then it is nobody's traffic, and no metric counts it."""
+        self.submitted_at = now
+        self.last_token_at: float | None = None
+        self.started = False
+        """Whether the engine works on it, as it has said."""
+        self.expiry: asyncio.TimerHandle | None = None
+        """Refuses it unless it has started by then."""
+        self._news: asyncio.Queue[list[int] | Output | EngineError] = asyncio.Queue()
+        self._on_close = on_close
+        self._closed = False
+
+    def tell(self, news: list[int] | Output | EngineError) -> None:
+        """The prompt's ids, then outputs; or why there are none, or no more."""
+        self._news.put_nowait(news)
+
+    async def prompt_ids(self) -> list[int]:
+        """The prompt's token ids once the request is accepted; raises EngineError when it is refused."""
+        item = await self._news.get()
+        if isinstance(item, EngineError):
+            raise item
+        assert isinstance(item, list)
+        return item
+
+    async def next(self) -> Output:
+        """What is new, with the finish reason at the end; raises EngineError when generation failed."""
+        item = await self._news.get()
+        if isinstance(item, EngineError):
+            raise item
+        assert isinstance(item, Output)
+        return item
+
+    def cancel_expiry(self) -> None:
+        if self.expiry is not None:
+            self.expiry.cancel()
+
+    def close(self, reason: str) -> None:
+        """The answer ended with `reason` (stop, length, abort, error); unfinished work is cancelled."""
+        if not self._closed:
+            self._closed = True
+            self._on_close(self, reason)
