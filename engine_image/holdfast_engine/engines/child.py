@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from holdfast_engine.engines.launch import END_AT_ONCE, SWEEP_SECONDS
@@ -52,7 +52,8 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._pumps: list[asyncio.Task[None]] = []
 
-    async def start(self, command: Sequence[str]) -> None:
+    async def start(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Start `command`; `environment` is added to this process's own."""
         # The pipes are not asyncio's: its `wait` lasts until nobody holds their other ends any more.
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         try:
@@ -62,6 +63,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out_end,
                 stderr=err_end,
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
         finally:
@@ -87,21 +89,12 @@ class Child:
         return code
 
     async def stop(self, seconds: float) -> None:
-        """SIGTERM to the command; everything is killed when it has ended, or after `seconds`."""
+        """SIGTERM to the command; everything is killed when it has ended, or after `seconds`. 0: at once."""
         for order, patience in ((signal.SIGTERM, seconds), (END_AT_ONCE, SWEEP_SECONDS)):
-            self._tell(order)
-            if self._process is not None:
-                with contextlib.suppress(TimeoutError):
+            if patience and self._process is not None and self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, TimeoutError):
+                    self._process.send_signal(order)
                     await asyncio.wait_for(self._process.wait(), patience)
-
-    def kill(self) -> None:
-        """Everything is killed, also when this process does not wait for it."""
-        self._tell(END_AT_ONCE)
-
-    def _tell(self, order: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(order)
 
 
 async def _pass_on(end: int, target: BinaryIO, lines: LastLines) -> None:

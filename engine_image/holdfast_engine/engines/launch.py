@@ -1,4 +1,4 @@
-"""`python -m holdfast_engine.engines.launch PARENT COMMAND…` runs COMMAND so that nothing of it outlives process PARENT.
+"""`python -m holdfast_engine.engines.launch PARENT COMMAND…` runs COMMAND; nothing of it outlives PARENT, a pid.
 
 A supervisor between the shim and an engine's server, whose own children (vLLM's engine core, its workers) would go on
 with the GPU's memory when the server dies by SIGKILL. It is the subreaper of all that the command starts, whatever
