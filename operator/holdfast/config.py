@@ -49,7 +49,7 @@ def parse_engine_images(pairs: tuple[str, ...]) -> dict[str, str]:
         engine, separator, image = pair.partition("=")
         if not (separator and engine and image):
             raise ConfigError(
-                f"--engine-image {pair!r} is not of the form TYPE=IMAGE, for example vllm=vllm/vllm-openai:v0.11.0"
+                f"--engine-image {pair!r} is not of the form TYPE=IMAGE, for example vllm=holdfast/engine-vllm:0.1.0"
             )
         images[engine] = image
     return images

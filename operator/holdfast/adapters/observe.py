@@ -183,5 +183,5 @@ def engine_pod(manifest: Manifest) -> EnginePod:
         unschedulable=unschedulable,
         restarts=container.get("restartCount", 0),
         last_exit=f"{ended.get('reason', 'Error')} (exit code {ended.get('exitCode', '?')})" if ended else "",
-        last_words=ended.get("message", "").strip()[:LONGEST_WORDS],
+        last_words=ended.get("message", "").strip()[-LONGEST_WORDS:],
     )

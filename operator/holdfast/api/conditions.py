@@ -115,6 +115,12 @@ class Reason(StrEnum):
     ENGINE_UNSCHEDULABLE = "EngineUnschedulable"
     ENGINE_IMAGE_UNAVAILABLE = "EngineImageUnavailable"
     MODEL_CORRUPT = "ModelCorrupt"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    MODEL_UNAVAILABLE = "ModelUnavailable"
+    GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
+    CUDA_ERROR = "CudaError"
+    KILLED = "Killed"
+    ENGINE_FAILED = "EngineFailed"
     ENGINE_CRASHING = "EngineCrashing"
     APPLY_FAILED = "ApplyFailed"
 

@@ -36,11 +36,11 @@ class Model(Schema):
     """The name that clients put into the request's `model` field."""
     source: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+://.+$")]
     """Where the weights are: `file:///path` in the engine's image, `pvc://claim/path` on a volume claim of the
-    namespace, `hf://organisation/name`, or, with engine openvino, also `s3://bucket/prefix` and
+    namespace, or, with engines vllm and openvino, `hf://organisation/name`, `s3://bucket/prefix` and
     `oci://registry/repository:tag`."""
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Digest of the model's file or directory, as `holdfast-engine digest` prints it: the engine compares it before
-    loading and never serves another content. Engine openvino only."""
+    loading and never serves another content. Engines vllm and openvino only."""
     max_model_len: Annotated[int, Field(ge=1)] | None = None
     """Longest prompt plus answer, in tokens; the model's own limit if left out."""
 
@@ -76,11 +76,12 @@ class Engine(Schema):
     """The engine that generates tokens."""
 
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
-    """`vllm` or `openvino` (CPU)."""
+    """`vllm`, `triton` or `openvino` (CPU)."""
     image: str | None = None
-    """Container image; the operator's default for the type if left out."""
+    """Container image with Holdfast's shim in it; the operator's default for the type if left out."""
     args: tuple[str, ...] = ()
-    """Arguments appended to those that Holdfast gives the engine."""
+    """Arguments appended to those that Holdfast gives the engine: of vLLM's server, of Triton's, or of the CPU
+    engine."""
     env: tuple[OpenObject, ...] = ()
     """Environment of the engine's container, as in a Pod."""
     parallelism: Parallelism = Parallelism()

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from holdfast.api import names
@@ -190,14 +191,11 @@ def available(seen: Observation, work: Work | None, counts: EngineCounts) -> Fin
         return finding(
             True, Reason.SERVED_ELSEWHERE, f"{seen.region} runs no engines; its gateway forwards to {others}."
         )
-    for pod in seen.pods:
-        if _is_corrupt(pod):
-            return finding(False, Reason.MODEL_CORRUPT, _say_corrupt(pod))
-    return finding(
-        False,
-        Reason.NO_ENGINE_READY,
-        f"No engine in {seen.region} takes requests.",
-    )
+    for cause in CAUSES:
+        for pod in seen.pods:
+            if _ended_of(cause, pod):
+                return finding(False, cause, _say_cause(cause, pod))
+    return finding(False, Reason.NO_ENGINE_READY, f"No engine in {seen.region} takes requests.")
 
 
 def progressing(seen: Observation, work: Work | None, counts: EngineCounts) -> Finding:
@@ -234,12 +232,24 @@ def degraded(seen: Observation, counts: EngineCounts, failures: tuple[str, ...])
     return Finding(ConditionType.DEGRADED, False, Reason.ALL_ENGINES_READY, message)
 
 
-def _is_corrupt(pod: EnginePod) -> bool:
-    return not pod.ready and pod.last_words.startswith(f"{Reason.MODEL_CORRUPT}:")
+CAUSES = {
+    Reason.MODEL_CORRUPT: "refuses its model",
+    Reason.MODEL_NOT_FOUND: "finds no model",
+    Reason.MODEL_UNAVAILABLE: "cannot get its model",
+    Reason.GPU_OUT_OF_MEMORY: "has too little GPU memory",
+    Reason.CUDA_ERROR: "met an error of its GPU",
+    Reason.KILLED: "lost a process",
+    Reason.ENGINE_FAILED: "failed",
+}
+"""Why engines end, as the first word of their last says, and how to tell it of one; what never mends itself first."""
 
 
-def _say_corrupt(pod: EnginePod) -> str:
-    return f"Engine {pod.name} refuses its model: {pod.last_words.partition(':')[2].strip()}"
+def _ended_of(cause: Reason, pod: EnginePod) -> bool:
+    return not pod.ready and pod.last_words.startswith(f"{cause}:")
+
+
+def _say_cause(cause: Reason, pod: EnginePod) -> str:
+    return f"Engine {pod.name} {CAUSES[cause]}: {pod.last_words.partition(':')[2].strip()}"
 
 
 def _say_crashing(pod: EnginePod) -> str:
@@ -262,7 +272,7 @@ TROUBLES: tuple[tuple[Reason, Callable[[EnginePod], bool], Callable[[EnginePod],
         lambda pod: pod.waiting in _IMAGE_TROUBLES,
         lambda pod: f"The image of engine {pod.name} cannot be had ({pod.waiting}): {pod.message}",
     ),
-    (Reason.MODEL_CORRUPT, _is_corrupt, _say_corrupt),
+    *((cause, partial(_ended_of, cause), partial(_say_cause, cause)) for cause in CAUSES),
     (
         Reason.ENGINE_CRASHING,
         lambda pod: pod.waiting == "CrashLoopBackOff" or pod.restarts > 2,

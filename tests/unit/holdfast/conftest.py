@@ -61,7 +61,11 @@ def observe() -> Observe:
                 name: Region(name=name, spec=RegionSpec.parse({"gateway": {"address": f"198.18.0.{at}"}}))
                 for at, name in enumerate(REGIONS, 11)
             },
-            "engine_images": {"openvino": "holdfast/engine:1", "vllm": "vllm/vllm-openai:v1"},
+            "engine_images": {
+                "openvino": "holdfast/engine:1",
+                "triton": "holdfast/engine-triton:1",
+                "vllm": "holdfast/engine-vllm:1",
+            },
         }
         return Observation(**{**fields, **(seen or {})})
 

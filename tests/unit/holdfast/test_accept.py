@@ -12,6 +12,7 @@ from holdfast.domain.accept import accept
 from holdfast.domain.decide import decide
 from holdfast.domain.observation import Claim
 
+TRITON = {"type": "triton"}
 GPU = {"type": "vllm", "gpu": {"perReplica": 2}, "parallelism": {"tensor": 2}}
 WITNESS = Region(name="us-east", spec=RegionSpec.parse({"gateway": {"address": "a"}, "role": "Witness"}))
 OLDER = Claim("default/first", "tiny-llama", "2026-01-01T10:00:00Z")
@@ -27,8 +28,12 @@ def test_a_gpu_spec_whose_accelerators_match_its_parallelism_is_accepted(observe
 
 
 @pytest.mark.parametrize("source", ["hf://org/m@v1", "s3://bucket/m", "oci://registry/m:v1", "pvc://claim/m"])
-def test_the_cpu_engine_takes_models_from_everywhere_and_a_digest(observe: Any, source: str) -> None:
-    assert accept(observe(model={"name": "m", "source": source, "sha256": "0" * 64})).accepted
+@pytest.mark.parametrize("engine", ["openvino", "vllm"])
+def test_an_engine_whose_model_the_shim_gets_takes_it_from_everywhere_and_a_digest(
+    observe: Any, source: str, engine: str
+) -> None:
+    spec = {"model": {"name": "m", "source": source, "sha256": "0" * 64}, "engine": {"type": engine}}
+    assert accept(observe(**spec)).accepted
 
 
 @pytest.mark.parametrize(
@@ -36,18 +41,18 @@ def test_the_cpu_engine_takes_models_from_everywhere_and_a_digest(observe: Any, 
     [
         ({"meta": {"name": "a" * 51}}, Reason.NAME_UNUSABLE, "at most 50"),
         ({"meta": {"name": "chat.v2"}}, Reason.NAME_UNUSABLE, "lower-case letters"),
-        ({"engine": {"type": "warp"}}, Reason.UNKNOWN_ENGINE, "openvino, vllm"),
+        ({"engine": {"type": "warp"}}, Reason.UNKNOWN_ENGINE, "openvino, triton, vllm"),
         ({"seen": {"engine_images": {}}}, Reason.ENGINE_IMAGE_MISSING, "spec.engine.image"),
         ({"model": {"name": "m", "source": "ftp://b/m"}}, Reason.MODEL_SOURCE_UNSUPPORTED, "file://, pvc://"),
         (
-            {"engine": GPU, "model": {"name": "m", "source": "s3://b/m"}},
+            {"engine": TRITON, "model": {"name": "m", "source": "s3://b/m"}},
             Reason.MODEL_SOURCE_UNSUPPORTED,
-            "hf://, pvc://, file://",
+            "it takes file://, pvc://.",
         ),
         (
-            {"engine": GPU, "model": {"name": "m", "source": "hf://o/m", "sha256": "0" * 64}},
+            {"engine": TRITON, "model": {"name": "m", "source": "pvc://o/m", "sha256": "0" * 64}},
             Reason.MODEL_UNVERIFIABLE,
-            "an engine that compares it: openvino",
+            "an engine that compares it: openvino, vllm",
         ),
         ({"engine": {"type": "openvino", "parallelism": {"tensor": 2}}}, Reason.GPU_MISMATCH, "one CPU host"),
         (

@@ -17,6 +17,7 @@ from holdfast.domain.manifests import manifests
 from holdfast.domain.observation import Capabilities
 from holdfast.domain.plan import plan_alone
 from holdfast.domain.revision import revision_of
+from holdfast_engine.__main__ import serve
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "manifests"
 VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
@@ -39,6 +40,14 @@ CASES: dict[str, dict[str, Any]] = {
             "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
             "imagePullSecrets": ["registry"],
         },
+    },
+    "gpu-vllm-fetched-and-verified": {
+        "model": {"name": "llama-3-8b", "source": "hf://meta-llama/Llama-3-8B", "sha256": "0123456789abcdef" * 4},
+        "engine": {"type": "vllm"},
+    },
+    "gpu-triton": {
+        "model": {"name": "llama-3-8b", "source": "pvc://models/repository"},
+        "engine": {"type": "triton", "args": ["--log-verbose=1"]},
     },
     "warm": {"defaults": {"replicas": {"min": 2, "max": 4}, "warm": 1}},
     "not-served-here": {"regions": [{"name": "eu-west"}, {"name": "ap-south", "weight": 10}]},
@@ -80,6 +89,24 @@ def test_what_an_engine_runs_decides_its_revision_and_nothing_else_does(make_spe
         make_spec(model={**pinned, "sha256": "1" * 64}), "i"
     )
     assert revision_of(make_spec(model={"name": "other", "source": "file:///o"}), "image:1") != first
+
+
+@pytest.mark.parametrize(("engine", "own"), [("openvino", "--threads=2"), ("vllm", "--dtype=half")])
+def test_the_shim_takes_what_it_is_told(observe: Any, engine: str, own: str) -> None:
+    model = {"name": "m", "source": "hf://org/m", "sha256": "0" * 64, "maxModelLen": 512}
+    seen = observe(model=model, engine={"type": engine, "args": [own]}, traffic={"maxStream": "90s"})
+    [deployment] = [each for each in manifests(seen, plan_alone(seen)) if each["kind"] == "Deployment"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+
+    told = serve.make_context("serve", container["args"][1:]).params
+
+    assert (told["kind"], told["model"], told["sha256"]) == (engine, "hf://org/m", "0" * 64)
+    assert (told["served_name"], told["port"], told["drain_seconds"]) == ("m", 8000, 90)
+    if engine == "vllm":
+        parallelism = ("--tensor-parallel-size=1", "--pipeline-parallel-size=1")
+        assert told["arguments"] == ("--max-model-len=512", *parallelism, "--dtype=half")
+    else:
+        assert (told["max_model_len"], told["threads"], told["arguments"]) == (512, 2, ())
 
 
 def test_an_engine_may_finish_its_longest_answer_before_it_is_killed(observe: Any) -> None:

@@ -6,13 +6,16 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from holdfast.api.conditions import Condition, ConditionType, Reason
 from holdfast.api.llmservice import LLMServiceStatus
 from holdfast.domain.decide import decide
 from holdfast.domain.manifests import manifests
 from holdfast.domain.observation import EnginePod, Observation, Ref
 from holdfast.domain.plan import plan_alone
-from holdfast.domain.status import status, transitions, unreadable
+from holdfast.domain.status import CAUSES, is_bad, status, transitions, unreadable
+from holdfast_engine.causes import CauseReason
 
 
 def deployment(replicas: int, ready: int, updated: int | None = None, **meta: int) -> dict[Ref, Any]:
@@ -165,15 +168,35 @@ def test_an_engine_that_once_refused_its_model_and_is_ready_is_no_trouble(observ
     assert said(result, ConditionType.DEGRADED) == ("False", Reason.ALL_ENGINES_READY)
 
 
+@pytest.mark.parametrize("cause", [Reason(cause) for cause in CauseReason])
+def test_the_cause_of_an_engines_end_is_the_reason_with_its_sentence(observe: Any, cause: Reason) -> None:
+    ended = EnginePod("a", False, "r", restarts=1, last_exit="Error", last_words=f"{cause}: this: is why")
+    again = EnginePod("b", False, "r", waiting="CrashLoopBackOff", restarts=5, last_exit="Error")
+
+    result = report(observe(seen={"children": deployment(2, 0), "pods": (again, ended)}))
+
+    for kind, value in ((ConditionType.DEGRADED, "True"), (ConditionType.AVAILABLE, "False")):
+        assert said(result, kind) == (value, cause)
+        assert condition(result, kind).message == f"Engine a {CAUSES[cause]}: this: is why"
+    assert {each.reason for each in transitions((), result.conditions) if is_bad(each)} == {cause}
+
+
+def test_what_never_mends_itself_is_told_before_what_may(observe: Any) -> None:
+    killed = EnginePod("a", False, "r", restarts=1, last_words="Killed: Ended by signal 9.")
+    missing = EnginePod("b", False, "r", restarts=1, last_words="ModelNotFound: no such repository")
+
+    result = report(observe(seen={"children": deployment(2, 0), "pods": (killed, missing)}))
+
+    assert said(result, ConditionType.DEGRADED) == ("True", Reason.MODEL_NOT_FOUND)
+
+
 def test_a_crash_is_told_with_the_engines_last_words(observe: Any) -> None:
-    crashing = EnginePod(
-        "a", False, "r", restarts=3, last_exit="Error (exit code 66)", last_words="ModelUnavailable: no"
-    )
+    crashing = EnginePod("a", False, "r", restarts=3, last_exit="Error (exit code 66)", last_words="bus error")
 
     result = report(observe(seen={"children": deployment(2, 0), "pods": (crashing,)}))
 
     assert said(result, ConditionType.DEGRADED) == ("True", Reason.ENGINE_CRASHING)
-    assert condition(result, ConditionType.DEGRADED).message.endswith("Error (exit code 66): ModelUnavailable: no")
+    assert condition(result, ConditionType.DEGRADED).message.endswith("Error (exit code 66): bus error")
 
 
 def test_a_crash_long_ago_of_an_engine_that_is_ready_is_no_trouble(observe: Any) -> None:

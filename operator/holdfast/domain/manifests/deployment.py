@@ -6,7 +6,16 @@ from typing import Any
 
 from holdfast.api import names
 from holdfast.api.llmservice import Engine, LLMServiceSpec
-from holdfast.domain.engines import ENGINES, MODEL_CACHE, MODEL_ROOT, EngineType, split_source
+from holdfast.domain.engines import (
+    COMMAND,
+    ENGINES,
+    LIVE_PATH,
+    MODEL_CACHE,
+    MODEL_ROOT,
+    READY_PATH,
+    EngineType,
+    split_source,
+)
 from holdfast.domain.manifests.metadata import engine_name, metadata, selector
 from holdfast.domain.observation import Observation
 from holdfast.domain.plan import Work
@@ -15,8 +24,6 @@ DRAIN_MARGIN_SECONDS = 30
 """Time beyond the longest answer until a stopping engine is killed."""
 STARTUP_LIMIT_SECONDS = 1800
 """Longest time until first readiness: pulling and loading hundreds of gigabytes takes many minutes."""
-ROUTED_AWAY_SECONDS = 5
-"""How long an engine that cannot refuse requests itself goes on before it is stopped, so that gateways forget it."""
 
 
 def deployment(seen: Observation, work: Work) -> dict[str, Any]:
@@ -61,10 +68,13 @@ def _pod(seen: Observation, work: Work) -> dict[str, Any]:
         ],
         "containers": [_container(seen, work)],
         "volumes": _volumes(spec),
-        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {
+            "seccompProfile": {"type": "RuntimeDefault"},
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "fsGroup": 65532,
+        },
     }
-    if not ENGINES[engine.type].root:
-        pod["securityContext"] |= {"runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532}
     if engine.node_selector:
         pod["nodeSelector"] = dict(engine.node_selector)
     if engine.tolerations:
@@ -90,6 +100,7 @@ def _container(seen: Observation, work: Work) -> dict[str, Any]:
         "name": "engine",
         "image": work.image,
         "imagePullPolicy": seen.image_pull_policy,
+        "command": list(COMMAND),
         "args": [*kind.arguments(spec), *spec.engine.args],
         "ports": [{"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
         "resources": _resources(spec.engine, kind),
@@ -97,20 +108,17 @@ def _container(seen: Observation, work: Work) -> dict[str, Any]:
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": not kind.root,
+            "readOnlyRootFilesystem": True,
         },
-        **_probes(kind),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **_probes(),
     }
-    if kind.command:
-        container["command"] = list(kind.command)
     if spec.engine.env:
         container["env"] = [dict(each) for each in spec.engine.env]
-    if not kind.drains_itself:
-        container["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", str(ROUTED_AWAY_SECONDS)]}}}
     return container
 
 
-def _probes(kind: EngineType) -> dict[str, Any]:
+def _probes() -> dict[str, Any]:
     """Readiness answers in seconds; the restart of a live engine is the last resort and takes a minute of silence."""
 
     def probe(path: str, period: int, failures: int) -> dict[str, Any]:
@@ -122,9 +130,9 @@ def _probes(kind: EngineType) -> dict[str, Any]:
         }
 
     return {
-        "startupProbe": probe(kind.ready_path, 2, STARTUP_LIMIT_SECONDS // 2),
-        "readinessProbe": probe(kind.ready_path, 2, 2),
-        "livenessProbe": probe(kind.live_path, 10, 6),
+        "startupProbe": probe(READY_PATH, 2, STARTUP_LIMIT_SECONDS // 2),
+        "readinessProbe": probe(READY_PATH, 2, 2),
+        "livenessProbe": probe(LIVE_PATH, 10, 6),
     }
 
 

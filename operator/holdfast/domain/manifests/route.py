@@ -7,8 +7,8 @@ from typing import Any
 
 from holdfast.api import names
 from holdfast.api.llmservice import LLMService
-from holdfast.api.route import Route
-from holdfast.domain.engines import ENGINES
+from holdfast.api.route import EngineProtocol, Route
+from holdfast.domain.engines import READY_PATH
 from holdfast.domain.manifests.metadata import metadata
 from holdfast.domain.observation import Observation
 from holdfast.domain.plan import Work
@@ -17,16 +17,15 @@ from holdfast.domain.plan import Work
 def route(seen: Observation, work: Work) -> dict[str, Any]:
     """One `Route` as JSON; it exists in every region, also where no engine runs: that gateway forwards."""
     service = seen.service
-    kind = ENGINES[service.spec.engine.type]
     content = Route(
         namespace=service.namespace,
         service=service.name,
         model=service.spec.model.name,
         region=seen.region,
         local=work.replicas > 0,
-        engine_protocol=kind.protocol,
+        engine_protocol=EngineProtocol.H2C,
         routed=routed_of(work),
-        health_path=kind.ready_path,
+        health_path=READY_PATH,
         regions=work.targets,
         mode=service.spec.traffic.mode,
         max_stream=service.spec.traffic.max_stream,
