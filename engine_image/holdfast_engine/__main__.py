@@ -18,11 +18,9 @@ from holdfast_engine.sources import DEFAULT_CACHE, is_remote, local_path, obtain
 
 if TYPE_CHECKING:
     from holdfast_engine.port import Engine
+    from holdfast_engine.server import ServeConfig
 
-CPU_ONLY = (
-    *("sha256", "model_cache", "max_model_len", "max_num_seqs"),
-    *("cache_size_gib", "prefix_caching", "threads", "step_interval"),
-)
+CPU_ONLY = (*("max_model_len", "max_num_seqs", "cache_size_gib", "prefix_caching", "threads", "step_interval"),)
 """Options of `serve` that are the CPU engine's alone."""
 
 
@@ -68,7 +66,7 @@ def main() -> None:
     "--model",
     callback=_source,
     metavar="SOURCE",
-    help="A GGUF file or a directory with one: path, hf://, s3:// or oci://. For vLLM a folder, or what follows --.",
+    help="A path, hf://, s3:// or oci://; for the CPU engine a GGUF file or a directory with one.",
 )
 @_SHA256
 @_CACHE
@@ -182,12 +180,13 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     limits = Limits(None, max_queue, priority_ageing, max_prompt_tokens, max_output_tokens)
     config = ServeConfig(served_name, host, port, progress_timeout, drain_seconds, limits, sleep_after, termination_log)
+    wanted = None if model is None else WantedModel(model, sha256, model_cache)
     if kind == "vllm":
-        run(_vllm(context, model, served_name, engine_command, arguments), config)
-    if model is None or arguments or engine_command:
+        run(*_vllm(context, wanted, config, engine_command, arguments))
+    if wanted is None or arguments or engine_command:
         raise click.UsageError("The CPU engine takes --model with a GGUF file, and no arguments of its own.")
     worker = WorkerConfig(
-        model=model,
+        model=wanted.source,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs + PROBE_PLACES,
         cache_size_gib=cache_size_gib,
@@ -195,22 +194,28 @@ def serve(
         step_interval=step_interval,
         prefix_caching=prefix_caching,
     )
-    engine = OpenVinoEngine(worker, WantedModel(model, sha256, model_cache))
+    engine = OpenVinoEngine(worker, wanted)
     run(engine, replace(config, limits=replace(limits, places=max_num_seqs)))
 
 
 def _vllm(
-    context: click.Context, model: str | None, served_name: str, command: str | None, arguments: tuple[str, ...]
-) -> Engine:
+    context: click.Context,
+    model: WantedModel | None,
+    config: ServeConfig,
+    command: str | None,
+    arguments: tuple[str, ...],
+) -> tuple[Engine, ServeConfig]:
+    from holdfast_engine.engines import vllm_api
     from holdfast_engine.engines.vllm import COMMAND, VllmEngine
 
-    if model is not None and is_remote(model):
-        raise click.UsageError("vLLM fetches models by itself: name what it knows after --, as --model.")
     for name in CPU_ONLY:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name.replace('_', '-')} is the CPU engine's; vLLM's arguments follow --.")
+    if model is None and context.params["sha256"]:
+        raise click.UsageError("--sha256 is compared with the model that --model names before --.")
     try:
-        return VllmEngine(arguments, served_name, None if model is None else str(local_path(model)), command or COMMAND)
+        engine = VllmEngine(arguments, config.served_name, model, command or COMMAND, sleeps=config.sleep_after > 0)
+        return engine, replace(config, limits=replace(config.limits, places=vllm_api.places(arguments)))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

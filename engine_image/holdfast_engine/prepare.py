@@ -31,15 +31,18 @@ class WantedModel:
     cache: Path = DEFAULT_CACHE
 
 
-def prepare(wanted: WantedModel) -> Path:
-    """The GGUF file to load. Blocks for as long as it takes. Raises ModelCorrupt, ModelUnavailable."""
-    return loadable(obtain(wanted.source, wanted.cache, wanted.sha256, logger.info))
-
-
 async def prepared(wanted: WantedModel) -> Path:
-    """`prepare`, while the event loop goes on."""
+    """The GGUF file to load. Raises ModelCorrupt, ModelUnavailable."""
+    return loadable(await obtained(wanted))
+
+
+async def obtained(wanted: WantedModel) -> Path:
+    """The model's file or directory, fetched and compared as wanted, while the event loop goes on.
+
+    Raises ModelCorrupt, ModelUnavailable.
+    """
     if wanted.sha256 is None and not is_remote(wanted.source):
-        return loadable(local_path(wanted.source))
+        return local_path(wanted.source)
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Path] = loop.create_future()
 
@@ -54,7 +57,7 @@ async def prepared(wanted: WantedModel) -> Path:
     def work() -> None:
         result, failure = None, None
         try:
-            result = prepare(wanted)
+            result = obtain(wanted.source, wanted.cache, wanted.sha256, logger.info)
         except BaseException as error:
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

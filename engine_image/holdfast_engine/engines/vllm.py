@@ -13,16 +13,20 @@ import contextlib
 import logging
 import shlex
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import aiohttp
 
-from holdfast_engine.causes import Cause, CauseReason, exit_code, tell
+from holdfast_engine.admission import PROBE_PLACES
+from holdfast_engine.causes import Cause, CauseReason, cause_of, exit_code, tell
 from holdfast_engine.engines import vllm_api
 from holdfast_engine.engines.child import Child
 from holdfast_engine.errors import EngineError, UnavailableError
-from holdfast_engine.port import Cancelled, Event, Failed, Loaded, Ready, Refused, Sampling, Step, Task
+from holdfast_engine.model_errors import ModelError
+from holdfast_engine.port import Cancelled, Event, Failed, Loaded, Ready, Refused, Resting, Sampling, Step, Task
+from holdfast_engine.prepare import WantedModel, obtained
 
 logger = logging.getLogger(__name__)
 COMMAND = "python3 -m vllm.entrypoints.openai.api_server"
@@ -41,21 +45,36 @@ WARM_UP = Task(0, Sampling(max_tokens=4, temperature=0.0), text="Hello", chosen=
 
 
 class VllmEngine:
-    """vLLM with the user's `arguments`; raises ValueError when one of them is the shim's own."""
+    """vLLM with the user's `arguments`; raises ValueError when one of them is the shim's own.
+
+    `model` None: what the arguments name, which vLLM gets by itself. `sleeps`: whether `rest` will be told.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], served_name: str, model: str | None = None, command: str = COMMAND
+        self,
+        arguments: Sequence[str],
+        served_name: str,
+        model: WantedModel | None = None,
+        command: str = COMMAND,
+        sleeps: bool = False,
     ) -> None:
         port = _free_port()
-        self._command = [*shlex.split(command), *vllm_api.arguments(arguments, served_name, port, model)]
+        self._arguments = partial(
+            vllm_api.arguments, arguments, served_name, port, more_places=PROBE_PLACES, sleeps=sleeps
+        )
+        self._arguments(model=None)
+        self._command = shlex.split(command)
+        self._environment = vllm_api.SLEEP_ENVIRONMENT if sleeps else {}
+        self._model = model
         self._priorities = vllm_api.knows_priorities(arguments)
+        self._top_logprobs = vllm_api.top_logprobs(arguments)
         self._served_name = served_name
         self._url = f"http://127.0.0.1:{port}"
         self._child = Child()
         self._report: Callable[[Event], None] = lambda _: None
         self._session: aiohttp.ClientSession | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._followers: list[asyncio.Task[None]] = []
+        self._followers: set[asyncio.Task[None]] = set()
         self._end_awaited: asyncio.Task[None]
         self._failed = False
 
@@ -66,16 +85,27 @@ class VllmEngine:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_SECONDS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS),
         )
-        logger.info("starting: %s", shlex.join(self._command))
-        await self._child.start(self._command)
-        self._end_awaited = asyncio.create_task(self._await_end())
-        self._followers = [
-            self._end_awaited,
-            asyncio.create_task(self._await_ready()),
-            asyncio.create_task(self._look()),
-        ]
-        for follower in self._followers:
-            follower.add_done_callback(self._check)
+        self._follow(self._begin())
+
+    async def _begin(self) -> None:
+        """Get the model, start the child with it."""
+        try:
+            model = None if self._model is None else str(await obtained(self._model))
+        except ModelError as error:
+            self._fail(cause_of(error), error.exit_code)
+            return
+        command = [*self._command, *self._arguments(model=model)]
+        logger.info("starting: %s", shlex.join(command))
+        await self._child.start(command, self._environment)
+        self._end_awaited = self._follow(self._await_end())
+        self._follow(self._await_ready())
+        self._follow(self._look())
+
+    def _follow(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        follower = asyncio.create_task(what)
+        self._followers.add(follower)
+        follower.add_done_callback(self._check)
+        return follower
 
     def submit(self, task: Task) -> None:
         working = asyncio.create_task(self._generate(task, self._report))
@@ -87,14 +117,25 @@ class VllmEngine:
             working.cancel()
 
     def rest(self, asleep: bool) -> None:
-        raise NotImplementedError
+        self._follow(self._rest(asleep))
+
+    async def _rest(self, asleep: bool) -> None:
+        """At level 1 vLLM keeps the weights in the machine's memory, and drops the KV cache."""
+        assert self._session is not None
+        try:
+            async with self._session.post("/sleep?level=1" if asleep else "/wake_up") as response:
+                if response.status != 200:
+                    raise vllm_api.told_error(response.status, await response.read())
+        except (aiohttp.ClientError, OSError, EngineError) as error:
+            await self._fail_late(f"It did not {'fall asleep' if asleep else 'awake'}: {error}")
+        else:
+            self._report(Resting(asleep))
 
     async def stop(self, at_once: bool = False) -> None:
         self._failed = True
-        if at_once:
-            self._child.kill()
-        else:
-            await self._child.stop(STOP_SECONDS)
+        for follower in self._followers:
+            follower.cancel()
+        await self._child.stop(0 if at_once else STOP_SECONDS)
 
     async def _generate(self, task: Task, report: Callable[[Event], None]) -> None:
         assert self._session is not None
@@ -103,7 +144,7 @@ class VllmEngine:
             async with self._session.post(path, json=body) as response:
                 if response.status != 200:
                     raise vllm_api.told_error(response.status, await response.read())
-                answer = vllm_api.AnswerStream(task.id)
+                answer = vllm_api.AnswerStream(task.id, task.sampling.logprobs or 0)
                 async for data in response.content.iter_any():
                     for event in answer.feed(data):
                         report(event)
@@ -128,6 +169,7 @@ class VllmEngine:
         self._fail(tell(self._child.last_lines(), code), exit_code(code))
 
     def _check(self, follower: asyncio.Task[None]) -> None:
+        self._followers.discard(follower)
         if not follower.cancelled() and (error := follower.exception()) is not None:
             logger.error("the engine's process is no longer followed", exc_info=error)
             self._fail(Cause(CauseReason.FAILED, f"{type(error).__name__}: {error}"))
@@ -138,16 +180,20 @@ class VllmEngine:
             self._failed = True
             self._report(Failed(cause, code))
 
+    async def _fail_late(self, what: str) -> None:
+        """Fail, unless the child dies of it and its own words tell the cause."""
+        await asyncio.wait([self._end_awaited], timeout=DEATH_SECONDS)
+        self._fail(Cause(CauseReason.FAILED, what))
+
     async def _await_ready(self) -> None:
         while await self._get("/health") is None:  # noqa: ASYNC110 - another process becomes ready
             await asyncio.sleep(ASK_SECONDS)
         models = await self._get("/v1/models")
-        self._report(Loaded(vllm_api.max_model_len(models or "")))
+        self._report(Loaded(vllm_api.max_model_len(models or ""), top_logprobs=self._top_logprobs))
         try:
             await self._generate(WARM_UP, lambda _: None)
         except EngineError as error:
-            await asyncio.wait([self._end_awaited], timeout=DEATH_SECONDS)
-            self._fail(Cause(CauseReason.FAILED, f"The warm-up generation failed: {error}"))
+            await self._fail_late(f"The warm-up generation failed: {error}")
         else:
             self._report(Ready())
 

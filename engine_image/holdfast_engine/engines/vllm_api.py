@@ -15,12 +15,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast_engine.errors import EngineError, InvalidRequestError, UnavailableError
-from holdfast_engine.port import Accepted, Event, Output, Step, Task
+from holdfast_engine.port import Accepted, Event, Output, Step, Task, TokenLogprobs
 
 PROBE_PRIORITY = -1
 RESERVED = ("--host", "--port", "--uds", "--served-model-name", "--api-key", "--root-path")
 """Arguments that are the shim's own: it alone talks to the child."""
 POLICY = "--scheduling-policy"
+SEATS = "--max-num-seqs"
+DEFAULT_PLACES = 256
+"""vLLM's own default for most GPUs (`vllm/engine/arg_utils.py`); it takes more on those with 70 GiB or more."""
+TOP_LOGPROBS = 20
+"""vLLM's own default of --max-logprobs."""
+SLEEP = "--enable-sleep-mode"
+SLEEP_ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}
+"""Without it the child does not know the paths that put it to sleep."""
 QUIET = ("--disable-uvicorn-access-log",)
 """The child's only client is the shim, which also looks at its metrics twice a second."""
 _ENDS = {"stop": "stop", "length": "length"}
@@ -37,8 +45,13 @@ _SIGNS = re.compile(
 _CACHE_USAGE = re.compile(r"^vllm:kv_cache_usage_perc\{[^\n]*\} (\S+)$", re.MULTILINE)
 
 
-def arguments(user: Sequence[str], served_name: str, port: int, model: str | None) -> list[str]:
-    """The child's whole arguments; raises ValueError when the user's hold one that is the shim's own."""
+def arguments(
+    user: Sequence[str], served_name: str, port: int, model: str | None, more_places: int = 0, sleeps: bool = False
+) -> list[str]:
+    """The child's whole arguments, with so many places more than the shim fills by users' requests.
+
+    Raises ValueError when the user's hold one that is the shim's own, or no number where one must be.
+    """
     names = [_name(argument) for argument in user]
     for name in names:
         if name in RESERVED or name.startswith("--ssl-"):
@@ -46,16 +59,43 @@ def arguments(user: Sequence[str], served_name: str, port: int, model: str | Non
     given = [*(["--model", model] if model is not None else []), *user]
     if POLICY not in names:
         given += [POLICY, "priority"]
+    if sleeps and SLEEP not in names:
+        given.append(SLEEP)
+    given += [SEATS, str(_number(user, SEATS, DEFAULT_PLACES) + more_places)]  # the last one counts
     return [*given, *QUIET, "--served-model-name", served_name, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def places(user: Sequence[str]) -> int:
+    """Users' requests that the child is to work on at once, all of its data-parallel ranks together."""
+    return _number(user, SEATS, DEFAULT_PLACES) * _number(user, "--data-parallel-size", 1)
+
+
+def top_logprobs(user: Sequence[str]) -> int:
+    """Alternatives of a token that the child tells, at most."""
+    told = _number(user, "--max-logprobs", TOP_LOGPROBS)
+    return told if told >= 0 else TOP_LOGPROBS  # -1: as many as the vocabulary has
 
 
 def knows_priorities(user: Sequence[str]) -> bool:
     """Whether the child takes priorities, started with these arguments of the user's."""
+    return _value(user, POLICY) in (None, "priority")
+
+
+def _number(user: Sequence[str], name: str, default: int) -> int:
+    value = _value(user, name)
+    try:
+        return default if value is None else int(value)
+    except ValueError as error:
+        raise ValueError(f"{name} takes a whole number, not {value!r}.") from error
+
+
+def _value(user: Sequence[str], name: str) -> str | None:
+    """What the last of these arguments is set to, "" where nothing follows it; None when it is not there."""
+    found = None
     for at, argument in enumerate(user):
-        if _name(argument) == POLICY:
-            value = argument.partition("=")[2] if "=" in argument else "".join(user[at + 1 : at + 2])
-            return value == "priority"
-    return True
+        if _name(argument) == name:
+            found = argument.partition("=")[2] if "=" in argument else "".join(user[at + 1 : at + 2])
+    return found
 
 
 def _name(argument: str) -> str:
@@ -76,17 +116,22 @@ def request(task: Task, served_name: str, priorities: bool) -> tuple[str, dict[s
     if task.probe and priorities:
         body["priority"] = PROBE_PRIORITY
     if task.messages is not None:
+        if sampling.logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
         return "/v1/chat/completions", {**body, "messages": task.messages}
+    if sampling.logprobs is not None:
+        body["logprobs"] = sampling.logprobs
     return "/v1/completions", {**body, "prompt": task.text if task.token_ids is None else task.token_ids}
 
 
 class AnswerStream:
     """One task's answer, read from server-sent events that come in pieces of any size."""
 
-    def __init__(self, id: int) -> None:
+    def __init__(self, id: int, alternatives: int = 0) -> None:
         self.ended = False
         """Whether the finish reason has come."""
         self._id = id
+        self._alternatives = alternatives
         self._begun = False
         self._prompt_ids: list[int] = []
         self._unread = b""
@@ -126,10 +171,37 @@ class AnswerStream:
             reason = _ENDS.get(reason, "stop")
         elif not text and not ids:
             return  # a chat's first chunk, which only names the role
+        logprobs = _logprobs(choice.get("logprobs"), self._alternatives)
         if outputs and text:
             before = outputs.pop()
             text, ids = (before.text or "") + text, before.token_ids + ids
-        outputs.append(Output(self._id, ids, reason, text or ""))
+            logprobs = None if logprobs is None else [*(before.logprobs or ()), *logprobs]
+        outputs.append(Output(self._id, ids, reason, text or "", logprobs))
+
+
+def _logprobs(told: dict[str, Any] | None, alternatives: int) -> list[TokenLogprobs] | None:
+    """From a choice's `logprobs`, in the form of completions or of chats. vLLM tells the chosen token beside the
+    likeliest ones, wherever it ranks."""
+    if told is None:
+        return None
+    if "content" in told:
+        return [
+            TokenLogprobs(
+                each["token"],
+                each["logprob"],
+                _likeliest([(other["token"], other["logprob"]) for other in each["top_logprobs"]], alternatives),
+                None if each.get("bytes") is None else bytes(each["bytes"]),
+            )
+            for each in told["content"] or ()
+        ]
+    return [
+        TokenLogprobs(token, logprob, _likeliest(list((others or {}).items()), alternatives))
+        for token, logprob, others in zip(told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True)
+    ]
+
+
+def _likeliest(others: list[tuple[str, float]], count: int) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(others, key=lambda each: -each[1])[:count])
 
 
 def told_error(status: int, body: bytes) -> EngineError:

@@ -95,10 +95,11 @@ class EngineProcess:
         )
 
     def worker_pid(self) -> int:
-        """The pipeline process."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        (pid,) = children.split()
-        return int(pid)
+        """The pipeline process; of an engine with a server of its own, that server."""
+        pid = self.process.pid
+        while pid == self.process.pid or b"holdfast_engine.engines.launch" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            (pid,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return pid
 
     def stop(self) -> None:
         self.client.close()

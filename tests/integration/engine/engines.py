@@ -18,6 +18,7 @@ __all__ = ["KINDS", "LONG", "EngineKind", "child_port", "start_vllm", "wait_for"
 wait_for = wait_until
 STAND_IN = shlex.join([sys.executable, str(Path(__file__).with_name("vllm_stand_in.py"))])
 REAL_ARGUMENTS = ("--max-model-len", "8192", "--max-num-seqs", "8", "--dtype", "float32", "--enforce-eager")
+REAL_ARGUMENTS += ("--logits-processors", "vllm_pace:Pace")
 PACE = ("--step-interval", "0.03")
 REAL_PYTHON, REAL_MODEL = os.environ.get("HOLDFAST_VLLM_PYTHON"), os.environ.get("HOLDFAST_VLLM_MODEL")
 
@@ -36,7 +37,8 @@ def start_vllm(
 
 
 def start_real_vllm(_: Path, *options: str, paced: bool = False) -> EngineProcess:
-    command = f"{REAL_PYTHON} -m vllm.entrypoints.openai.api_server"
+    """Always paced: a tiny model's answer would be complete before a client that left is noticed."""
+    command = f"env PYTHONPATH={Path(__file__).parent} {REAL_PYTHON} -m vllm.entrypoints.openai.api_server"
     shim = ("--engine", "vllm", "--engine-command", command, "--model", str(REAL_MODEL), *options)
     return EngineProcess(None, *shim, "--", *REAL_ARGUMENTS)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast_engine.engines import vllm_api
 from holdfast_engine.errors import EngineError, InvalidRequestError, UnavailableError
-from holdfast_engine.port import Accepted, Event, Output, Sampling, Step, Task
+from holdfast_engine.port import Accepted, Event, Output, Sampling, Step, Task, TokenLogprobs
 from holdfast_engine.text import TextAssembler
 
 OWN = ["--disable-uvicorn-access-log", "--served-model-name", "chat", "--host", "127.0.0.1", "--port", "5"]
@@ -19,7 +19,8 @@ OWN = ["--disable-uvicorn-access-log", "--served-model-name", "chat", "--host", 
 
 def test_the_shims_own_arguments_come_last_and_ask_for_priorities() -> None:
     told = vllm_api.arguments(["--dtype", "half"], "chat", 5, "/models/m")
-    assert told == ["--model", "/models/m", "--dtype", "half", "--scheduling-policy", "priority", *OWN]
+    seats = ["--max-num-seqs", "256"]
+    assert told == ["--model", "/models/m", "--dtype", "half", "--scheduling-policy", "priority", *seats, *OWN]
 
 
 @pytest.mark.parametrize(
@@ -33,8 +34,40 @@ def test_the_shims_own_arguments_come_last_and_ask_for_priorities() -> None:
     ],
 )
 def test_a_policy_of_the_users_is_kept(user: list[str], knows: bool) -> None:
-    assert vllm_api.arguments(user, "chat", 5, None) == [*user, *OWN]
+    assert vllm_api.arguments(user, "chat", 5, None)[: len(user) + 1] == [*user, "--max-num-seqs"]
     assert vllm_api.knows_priorities(user) == knows
+
+
+@pytest.mark.parametrize(
+    ("user", "places", "seats"),
+    [
+        ([], 256, "257"),
+        (["--max-num-seqs", "8"], 8, "9"),
+        (["--max_num_seqs=8"], 8, "9"),
+        (["--max-num-seqs=8", "--max-num-seqs", "3"], 3, "4"),
+        (["--max-num-seqs", "8", "--data-parallel-size", "2"], 16, "9"),
+    ],
+)
+def test_the_child_gets_a_place_more_than_users_fill(user: list[str], places: int, seats: str) -> None:
+    assert vllm_api.places(user) == places
+    told = vllm_api.arguments(user, "chat", 5, None, more_places=1)
+    assert told[len(told) - len(OWN) - 2 : -len(OWN)] == ["--max-num-seqs", seats]
+
+
+def test_a_number_that_is_none_is_refused_by_its_name() -> None:
+    with pytest.raises(ValueError, match="--max-num-seqs takes a whole number, not 'many'"):
+        vllm_api.arguments(["--max-num-seqs", "many"], "chat", 5, None)
+
+
+def test_the_child_can_sleep_where_it_will_be_told_to() -> None:
+    assert vllm_api.arguments([], "chat", 5, None, sleeps=True).count("--enable-sleep-mode") == 1
+    assert vllm_api.arguments(["--enable-sleep-mode"], "chat", 5, None, sleeps=True).count("--enable-sleep-mode") == 1
+    assert "--enable-sleep-mode" not in vllm_api.arguments([], "chat", 5, None)
+
+
+@pytest.mark.parametrize(("user", "most"), [([], 20), (["--max-logprobs=5"], 5), (["--max-logprobs", "-1"], 20)])
+def test_as_many_alternatives_as_the_child_tells_are_offered(user: list[str], most: int) -> None:
+    assert vllm_api.top_logprobs(user) == most
 
 
 @pytest.mark.parametrize("name", ["--port", "--port=9", "--served_model_name", "--api-key", "--ssl-keyfile"])
@@ -61,6 +94,13 @@ def test_a_chat_goes_to_the_childs_own_template_and_a_probe_before_everybody() -
     assert (path, body["messages"], body["priority"]) == ("/v1/chat/completions", messages, -1)
     assert "max_tokens" not in body
     assert "priority" not in vllm_api.request(Task(1, Sampling(), text="x", probe=True), "chat", priorities=False)[1]
+
+
+def test_log_probabilities_are_asked_for_in_the_form_of_each_path() -> None:
+    completion = vllm_api.request(Task(1, Sampling(logprobs=0), text="x"), "chat", priorities=True)[1]
+    assert completion["logprobs"] == 0
+    chat = vllm_api.request(Task(1, Sampling(logprobs=2), messages=[]), "chat", priorities=True)[1]
+    assert (chat["logprobs"], chat["top_logprobs"]) == (True, 2)
 
 
 def event(**fields: Any) -> bytes:
@@ -91,6 +131,31 @@ def heard(*pieces: bytes) -> list[Event]:
 
 def outputs(events: list[Event]) -> list[Output]:
     return [output for each in events if isinstance(each, Step) for output in each.outputs]
+
+
+def test_the_likeliest_are_told_without_a_chosen_token_that_is_less_likely() -> None:
+    stream = vllm_api.AnswerStream(6, alternatives=2)
+    first = {"tokens": ["a"], "token_logprobs": [-3.0], "top_logprobs": [{"a": -3.0, "b": -0.5, "c": -1.0}]}
+    second = {"tokens": ["b"], "token_logprobs": [-0.1], "top_logprobs": [{"b": -0.1, "d": -4.0}]}
+    _, step = stream.feed(
+        choice("a", [7], prompt_token_ids=[1], logprobs=first) + choice("b", [8], "stop", logprobs=second)
+    )
+    assert isinstance(step, Step)
+    told = [
+        TokenLogprobs("a", -3.0, (("b", -0.5), ("c", -1.0))),
+        TokenLogprobs("b", -0.1, (("b", -0.1), ("d", -4.0))),
+    ]
+    assert step.outputs == [Output(6, [7, 8], "stop", "ab", told)]
+
+
+def test_a_chats_log_probabilities_carry_the_tokens_bytes() -> None:
+    stream = vllm_api.AnswerStream(6, alternatives=1)
+    top = [{"token": "é", "logprob": -0.2, "bytes": [195, 169]}]
+    content = [{"token": "\ufffd", "logprob": -0.7, "bytes": [195], "top_logprobs": top}]
+    delta = {"index": 0, "delta": {"content": ""}, "token_ids": [5], "finish_reason": None}
+    _, step = stream.feed(event(choices=[{**delta, "logprobs": {"content": content}}]))
+    assert isinstance(step, Step)
+    assert step.outputs[0].logprobs == [TokenLogprobs("\ufffd", -0.7, (("é", -0.2),), b"\xc3")]
 
 
 @given(st.lists(st.integers(1, 60)))
