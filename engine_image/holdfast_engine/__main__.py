@@ -74,6 +74,13 @@ def main() -> None:
 @click.option("--served-name", required=True, help="The model's name in requests.")
 @click.option("--host", default="0.0.0.0", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    default=8001,
+    show_default=True,
+    help="For KServe's inference protocol over gRPC; 0 = none. Over HTTP it is on --port.",
+)
 @click.option("--max-model-len", type=click.IntRange(min=2), help="Tokens; default: the model's context length.")
 @click.option("--max-num-seqs", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--cache-size-gib", type=click.IntRange(min=1), default=1, show_default=True, help="KV cache.")
@@ -118,6 +125,7 @@ def serve(
     served_name: str,
     host: str,
     port: int,
+    grpc_port: int,
     max_model_len: int | None,
     max_num_seqs: int,
     cache_size_gib: int,
@@ -144,7 +152,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if kind == "vllm":
         engine = _vllm(context, model, served_name, engine_command, arguments)
-        run(ServeConfig(engine, served_name, host, port, progress_timeout, drain_seconds, termination_log))
+        run(ServeConfig(engine, served_name, host, port, grpc_port, progress_timeout, drain_seconds, termination_log))
     if model is None or arguments or engine_command:
         raise click.UsageError("The CPU engine takes --model with a GGUF file, and no arguments of its own.")
     worker = WorkerConfig(
@@ -157,7 +165,7 @@ def serve(
         prefix_caching=prefix_caching,
     )
     engine = OpenVinoEngine(worker, WantedModel(model, sha256, model_cache))
-    run(ServeConfig(engine, served_name, host, port, progress_timeout, drain_seconds, termination_log))
+    run(ServeConfig(engine, served_name, host, port, grpc_port, progress_timeout, drain_seconds, termination_log))
 
 
 def _vllm(
