@@ -299,7 +299,8 @@ def test_an_answer_that_is_cancelled_stops_its_generation(paced_engine: Engine, 
 def test_a_client_that_leaves_generate_stream_stops_its_generation(paced_engine: Engine) -> None:
     asked = {"text_input": "a", "stream": True, "max_tokens": LONG, "ignore_eos": True}
     with paced_engine.connect() as leaving, leaving.stream("POST", "/v2/models/tiny/generate_stream", json=asked) as r:
-        next(r.iter_raw())
+        content = r.iter_raw()  # forgotten, it would close the connection
+        assert next(content).startswith(b"data: ")
         paced_engine.wait_load(running=1)
     paced_engine.wait_load(running=0)
 
