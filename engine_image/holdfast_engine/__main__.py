@@ -73,6 +73,13 @@ def main() -> None:
 @click.option("--served-name", required=True, help="The model's name in requests.")
 @click.option("--host", default="0.0.0.0", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    default=8001,
+    show_default=True,
+    help="For KServe's inference protocol over gRPC; 0 = none. Over HTTP it is on --port.",
+)
 @click.option("--max-model-len", type=click.IntRange(min=2), help="Tokens; default: the model's context length.")
 @click.option("--max-num-seqs", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--cache-size-gib", type=click.IntRange(min=1), default=1, show_default=True, help="KV cache.")
@@ -146,6 +153,7 @@ def serve(
     served_name: str,
     host: str,
     port: int,
+    grpc_port: int,
     max_model_len: int | None,
     max_num_seqs: int,
     cache_size_gib: int,
@@ -179,7 +187,9 @@ def serve(
         raise click.UsageError("--step-interval must be less than --progress-timeout.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     limits = Limits(None, max_queue, priority_ageing, max_prompt_tokens, max_output_tokens)
-    config = ServeConfig(served_name, host, port, progress_timeout, drain_seconds, limits, sleep_after, termination_log)
+    config = ServeConfig(
+        served_name, host, port, grpc_port, progress_timeout, drain_seconds, limits, sleep_after, termination_log
+    )
     wanted = None if model is None else WantedModel(model, sha256, model_cache)
     if kind == "vllm":
         run(*_vllm(context, wanted, config, engine_command, arguments))

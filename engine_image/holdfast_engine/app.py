@@ -1,4 +1,7 @@
-"""The HTTP routes: OpenAI's API, health and metrics. Health and metrics never wait for the pipeline."""
+"""The HTTP routes: OpenAI's API, health and metrics; KServe's beside it.
+
+Health and metrics never wait for the pipeline.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ from holdfast_engine.errors import (
 )
 from holdfast_engine.generation import Generation
 from holdfast_engine.health import Reason
+from holdfast_engine.kserve.front import Front
+from holdfast_engine.kserve.http import routes as kserve_routes
 from holdfast_engine.metrics import CONTENT_TYPE, EngineMetrics
 from holdfast_engine.protocol import (
     PRIORITY_HEADER,
@@ -146,6 +151,7 @@ def build_app(shim: Shim, metrics: EngineMetrics, served_name: str) -> Starlette
             Route("/livez", handlers.livez, methods=["GET"]),
             Route("/progress", handlers.progress, methods=["GET"]),
             Route("/metrics", handlers.show_metrics, methods=["GET"]),
+            *kserve_routes(Front(shim, served_name)),
         ],
         exception_handlers={
             EngineError: _engine_error,

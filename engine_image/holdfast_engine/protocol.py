@@ -232,6 +232,14 @@ def parse(kind: type[Request], body: bytes) -> Request:
         raise InvalidRequestError(f"The body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(fields, dict):
         raise InvalidRequestError("The body must be a JSON object.", code="invalid_json")
+    return validated(kind, fields)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(kind: type[Model], fields: dict[str, Any]) -> Model:
+    """`fields` as `kind` has them; raises InvalidRequestError naming the first field at fault."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

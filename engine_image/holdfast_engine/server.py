@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+import grpc
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP2Settings
 from granian.server.embed import Server
@@ -24,6 +25,8 @@ from granian.server.embed import Server
 from holdfast_engine.app import build_app
 from holdfast_engine.causes import Cause, CauseReason
 from holdfast_engine.errors import UnavailableError
+from holdfast_engine.kserve.front import Front
+from holdfast_engine.kserve.servicer import start_grpc
 from holdfast_engine.limits import Limits
 from holdfast_engine.metrics import EngineMetrics
 from holdfast_engine.port import Engine
@@ -47,6 +50,8 @@ class ServeConfig:
     served_name: str
     host: str = "0.0.0.0"
     port: int = 8000
+    grpc_port: int = 8001
+    """For KServe's protocol over gRPC; 0 = none."""
     progress_timeout: float = 4.0
     drain_seconds: float = 900.0
     limits: Limits = field(default_factory=Limits)
@@ -93,6 +98,7 @@ async def _serve(engine: Engine, config: ServeConfig) -> int:
     stopping = asyncio.Event()
     _on_signals(shim, stopping)
     serving = asyncio.create_task(server.serve())
+    rpc = await _serve_grpc(shim, config)
     logger.info("listening on %s:%d, loading %s", config.host, config.port, config.served_name)
     await shim.start()
     ends = [serving, asyncio.create_task(stopping.wait()), asyncio.create_task(shim.ended.wait())]
@@ -105,6 +111,8 @@ async def _serve(engine: Engine, config: ServeConfig) -> int:
         await _drain(shim, config.drain_seconds)
     await asyncio.sleep(FLUSH_SECONDS)
     server.stop()  # type: ignore[no-untyped-call]
+    if rpc is not None:
+        await rpc.stop(FLUSH_SECONDS)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
     if shim.failed is not None and not stopping.is_set():
@@ -115,6 +123,12 @@ async def _serve(engine: Engine, config: ServeConfig) -> int:
     await shim.engine.stop()
     logger.info("drained, leaving")
     return 0
+
+
+async def _serve_grpc(shim: Shim, config: ServeConfig) -> grpc.aio.Server | None:
+    if not config.grpc_port:
+        return None
+    return await start_grpc(Front(shim, config.served_name), config.host, config.grpc_port)
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

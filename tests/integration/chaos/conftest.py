@@ -71,7 +71,7 @@ def engine(model: Path) -> Iterator[Server]:
     def command(port: int) -> list[str]:
         return [
             *(sys.executable, "-m", "holdfast_engine", "serve", "--model", str(model), "--served-name", "tiny"),
-            *("--host", "127.0.0.1", "--port", str(port), "--step-interval", "0.01"),
+            *("--host", "127.0.0.1", "--port", str(port), "--grpc-port", "0", "--step-interval", "0.01"),
         ]
 
     server = Server(command)

@@ -49,9 +49,11 @@ class EngineProcess:
 
     def __init__(self, model: Path | None, *options: str, output: int | None = None) -> None:
         self.port = free_port()
+        self.grpc_port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "holdfast_engine", "serve", "--served-name", "tiny", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), *([] if model is None else ["--model", str(model)]), *options]
+        command += ["--port", str(self.port), "--grpc-port", str(self.grpc_port)]
+        command += [*([] if model is None else ["--model", str(model)]), *options]
         self.process = subprocess.Popen(command, stdout=output, stderr=output)
         self.client = self.connect()
 
