@@ -4,11 +4,13 @@ vLLM work unchanged. Bucket bounds are vLLM's (its v1 metrics logger). Times in 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from holdfast_engine.admission import Priority
 
@@ -40,12 +42,13 @@ def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-class EngineMetrics:
+class EngineMetrics(Collector):
     """One registry per engine, one model per engine."""
 
     def __init__(self, model_name: str) -> None:
         self.registry = CollectorRegistry()
         self._model_name = model_name
+        self._prefix_cache: dict[str, int] = {}
         self._running = self._gauge("vllm:num_requests_running", "Requests in the running batch.")
         self._waiting = self._gauge("vllm:num_requests_waiting", "Requests waiting to be processed.")
         self._cache = self._gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.")
@@ -102,6 +105,21 @@ class EngineMetrics:
         self._running.set_function(running)
         self._waiting.set_function(waiting)
         self._cache.set_function(cache)
+
+    def prefix_cache(self, queries: int, hits: int) -> None:
+        """Totals since the engine's start, as it counts them; not told before the first call."""
+        if not self._prefix_cache:
+            self.registry.register(self)
+        self._prefix_cache = {"queries": queries, "hits": hits}
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics whose totals the engine itself keeps, as prometheus-client asks for them."""
+        for name, total in self._prefix_cache.items():
+            family = CounterMetricFamily(
+                f"vllm:prefix_cache_{name}", f"Prefix cache {name}, in tokens.", labels=["model_name"]
+            )
+            family.add_metric([self._model_name], total)
+            yield family
 
     def prompt_accepted(self, tokens: int) -> None:
         self._prompt_tokens.inc(tokens)

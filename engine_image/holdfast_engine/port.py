@@ -107,6 +107,8 @@ class Step:
     outputs: list[Output] = field(default_factory=list)
     cache_usage: float | None = None
     """Fraction of the KV cache in use; None = as before."""
+    prefix_cache: tuple[int, int] | None = None
+    """Tokens of prompts that were looked up in the prefix cache since the start, and those found; None = as before."""
 
 
 @dataclass(frozen=True)

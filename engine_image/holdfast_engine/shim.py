@@ -299,6 +299,8 @@ class Shim:
         now = time.monotonic()
         if step.cache_usage is not None:
             self._cache_usage = step.cache_usage
+        if step.prefix_cache is not None:
+            self._metrics.prefix_cache(*step.prefix_cache)
         for output in step.outputs:
             generation = self._known.get(output.id)
             if generation is None:

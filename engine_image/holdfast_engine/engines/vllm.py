@@ -207,7 +207,7 @@ class VllmEngine:
                 continue
             now, usage = vllm_api.signs(page)
             if before and now != before:
-                self._report(Step(cache_usage=usage))
+                self._report(Step(cache_usage=usage, prefix_cache=vllm_api.prefix_cache(page)))
             before, used = now, usage or 0.0
 
     async def _get(self, path: str) -> str | None:

@@ -42,6 +42,10 @@ _SIGNS = re.compile(
     r"^vllm:(?:kv_cache_usage_perc|iteration_tokens_total_count|prompt_tokens_total|generation_tokens_total)\{.*$",
     re.MULTILINE,
 )
+_PREFIX = {
+    name: re.compile(rf"^vllm:prefix_cache_{name}_total\{{[^\n]*\}} (\S+)$", re.MULTILINE)
+    for name in ("queries", "hits")
+}
 _CACHE_USAGE = re.compile(r"^vllm:kv_cache_usage_perc\{[^\n]*\} (\S+)$", re.MULTILINE)
 
 
@@ -226,6 +230,12 @@ def max_model_len(models: str) -> int | None:
     with contextlib.suppress(ValueError, KeyError, IndexError, TypeError):
         return int(json.loads(models)["data"][0]["max_model_len"])
     return None
+
+
+def prefix_cache(metrics: str) -> tuple[int, int] | None:
+    """From the child's metrics: tokens looked up in its prefix cache, and those found; None where it does not tell."""
+    queries, hits = (_PREFIX[name].findall(metrics) for name in ("queries", "hits"))
+    return (int(sum(map(float, queries))), int(sum(map(float, hits)))) if queries else None
 
 
 def signs(metrics: str) -> tuple[str, float | None]:

@@ -55,6 +55,16 @@ def test_requests_are_counted_by_the_reason_they_ended_for() -> None:
     assert found["vllm:e2e_request_latency_seconds_sum", ""] == 1.5
 
 
+def test_the_prefix_cache_is_told_once_it_is_known() -> None:
+    metrics = EngineMetrics("tiny")
+    assert b"prefix_cache" not in metrics.render()
+    metrics.prefix_cache(100, 40)
+    metrics.prefix_cache(300, 140)
+    found = samples(metrics)
+    assert found["vllm:prefix_cache_queries_total", ""] == 300
+    assert found["vllm:prefix_cache_hits_total", ""] == 140
+
+
 def test_two_engines_in_one_process_do_not_share_a_registry() -> None:
     one, other = EngineMetrics("tiny"), EngineMetrics("tiny")
     one.prompt_accepted(1)

@@ -236,6 +236,16 @@ def test_an_error_without_json_is_told_as_it_is() -> None:
     assert "Bad gateway" in str(vllm_api.told_error(502, b"Bad gateway"))
 
 
+def test_the_prefix_cache_is_summed_over_the_childs_engines() -> None:
+    page = "".join(
+        f'vllm:prefix_cache_{name}_total{{engine="{engine}",model_name="x"}} {value}\n'
+        for name, value in (("queries", "50.0"), ("hits", "20.0"))
+        for engine in (0, 1)
+    )
+    assert vllm_api.prefix_cache(page) == (100, 40)
+    assert vllm_api.prefix_cache("") is None
+
+
 def test_signs_of_progress_are_the_engines_counters_and_not_the_servers() -> None:
     page = 'vllm:kv_cache_usage_perc{engine="0"} 0.25\nvllm:kv_cache_usage_perc{engine="1"} 0.5\n'
     signs, usage = vllm_api.signs(page + 'http_requests_total{path="/health"} 5.0\n')
