@@ -7,7 +7,7 @@ VLLM_VENV := out/vllm-venv
 FAULT ?= kill
 FUZZ_REQUESTS ?= 10000
 
-.PHONY: help setup check test unit test-safety integration fuzz e2e test-vllm demo bench generate testbed-up testbed-down clean
+.PHONY: help setup check test unit test-safety integration fuzz e2e test-vllm demo bench generate requirements testbed-up testbed-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,7 @@ check: setup ## Lint, types, import rules, generated files
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint */Containerfile
 	@$(MAKE) --no-print-directory generate
 	@git diff --exit-code -- crds charts/holdfast/files || { echo "Generated files were out of date: commit them."; exit 1; }
 
@@ -71,6 +72,12 @@ bench: setup ## Measure; a table, and one JSON file each under out/bench/
 
 generate: setup ## Write the CRDs from the API types
 	@$(BIN)/holdfast crds --out crds --out charts/holdfast/files/crds
+
+requirements: setup ## Pin what the engines' images install, anew
+	for image in cpu:engine vllm:vllm; do \
+	  $(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
+	    --custom-compile-command 'make requirements' --extra $${image#*:} --extra engine-sources pyproject.toml \
+	    --output-file engine_image/requirements/$${image%:*}.txt; done
 
 testbed-up: setup ## Three Kubernetes regions on this machine, Holdfast installed
 	$(BIN)/holdfast-testbed up

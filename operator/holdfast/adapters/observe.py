@@ -161,7 +161,7 @@ def _claim(manifest: Manifest) -> Claim:
 
 
 LONGEST_WORDS = 1024
-"""Characters of a termination message that are kept: conditions are for people."""
+"""Characters of a termination message that are kept, from its end: conditions are for people."""
 
 
 def engine_pod(manifest: Manifest) -> EnginePod:

@@ -59,7 +59,6 @@ class Reason(StrEnum):
     REGION_NOT_SERVING = "RegionNotServing"
     REPLICAS_OUT_OF_RANGE = "ReplicasOutOfRange"
     MODEL_SOURCE_UNSUPPORTED = "ModelSourceUnsupported"
-    MODEL_UNVERIFIABLE = "ModelUnverifiable"
     ENGINE_IMAGE_MISSING = "EngineImageMissing"
     GPU_MISMATCH = "GpuMismatch"
     MODEL_NAME_TAKEN = "ModelNameTaken"

@@ -36,11 +36,10 @@ class Model(Schema):
     """The name that clients put into the request's `model` field."""
     source: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+://.+$")]
     """Where the weights are: `file:///path` in the engine's image, `pvc://claim/path` on a volume claim of the
-    namespace, or, with engines vllm and openvino, `hf://organisation/name`, `s3://bucket/prefix` and
-    `oci://registry/repository:tag`."""
+    namespace, `hf://organisation/name`, `s3://bucket/prefix` or `oci://registry/repository:tag`."""
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Digest of the model's file or directory, as `holdfast-engine digest` prints it: the engine compares it before
-    loading and never serves another content. Engines vllm and openvino only."""
+    loading and never serves another content."""
     max_model_len: Annotated[int, Field(ge=1)] | None = None
     """Longest prompt plus answer, in tokens; the model's own limit if left out."""
 

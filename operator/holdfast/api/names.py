@@ -50,6 +50,8 @@ ROUTE_COMPONENT = "route"
 
 ENGINE_PORT = 8000
 """TCP port of every engine's HTTP server inside its Pod."""
+ENGINE_GRPC_PORT = 8001
+"""TCP port of every engine's gRPC server (KServe's protocol) inside its Pod."""
 
 GATEWAY_PORT = 8080
 """TCP port where a gateway answers clients."""

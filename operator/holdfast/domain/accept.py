@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from holdfast.api.conditions import Reason
 from holdfast.api.region import RegionRole
-from holdfast.domain.engines import ENGINES
+from holdfast.domain.engines import ENGINES, SOURCES
 from holdfast.domain.observation import Observation
 from holdfast.domain.replicas import replicas_of
 
@@ -74,26 +74,10 @@ def image_is_known(seen: Observation) -> Verdict | None:
 
 def model_source_is_supported(seen: Observation) -> Verdict | None:
     scheme = seen.service.spec.model.source.partition("://")[0]
-    engine = ENGINES[seen.service.spec.engine.type]
-    if scheme in engine.sources:
+    if scheme in SOURCES:
         return None
-    known = ", ".join(f"{each}://" for each in engine.sources)
-    return _refuse(
-        Reason.MODEL_SOURCE_UNSUPPORTED,
-        f"Engine {seen.service.spec.engine.type!r} cannot load a model from {scheme}://; it takes {known}.",
-    )
-
-
-def model_can_be_verified(seen: Observation) -> Verdict | None:
-    engine = seen.service.spec.engine.type
-    if seen.service.spec.model.sha256 is None or ENGINES[engine].verifies:
-        return None
-    able = ", ".join(sorted(name for name, each in ENGINES.items() if each.verifies))
-    return _refuse(
-        Reason.MODEL_UNVERIFIABLE,
-        f"Engine {engine!r} loads a model without comparing it with model.sha256: leave sha256 out, verify the model "
-        f"where it is stored (`holdfast-engine digest`), or use an engine that compares it: {able}.",
-    )
+    known = ", ".join(f"{each}://" for each in SOURCES)
+    return _refuse(Reason.MODEL_SOURCE_UNSUPPORTED, f"No engine can load a model from {scheme}://; they take {known}.")
 
 
 def accelerators_fit(seen: Observation) -> Verdict | None:
@@ -175,7 +159,6 @@ CHECKS: tuple[Check, ...] = (
     engine_is_known,
     image_is_known,
     model_source_is_supported,
-    model_can_be_verified,
     accelerators_fit,
     regions_exist,
     replicas_are_in_range,

@@ -1,5 +1,5 @@
 """What sets the engine types apart, as one table. One shim stands in front of all of them (`holdfast_engine`), so that
-they are probed, drained and spoken to alike."""
+they get their models, are probed, drained and spoken to alike."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ READY_PATH = "/health"
 """Answers 200 exactly while requests are taken."""
 MODEL_ROOT = "/models"
 """Where a volume claim with models is mounted in an engine's container."""
+FETCHED = ("hf", "s3", "oci")
+"""URL schemes of models that the shim fetches, going on where a restart broke off."""
+SOURCES = ("file", "pvc", *FETCHED)
 MODEL_CACHE = "/models-cache"
-"""Where an engine that fetches its model itself keeps it."""
+"""Where it keeps them."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,7 @@ class EngineType:
 
     arguments: Callable[[LLMServiceSpec], list[str]]
     """The container's arguments for a spec, before the user's own."""
-    sources: tuple[str, ...]
-    """URL schemes that it can load a model from."""
     on_gpu: bool
-    fetches: tuple[str, ...] = ()
-    """Those of `sources` that the shim fetches into MODEL_CACHE, going on where a restart broke off."""
-    verifies: bool = False
-    """Whether the shim compares the model with a digest before it is loaded."""
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -45,7 +42,7 @@ def split_source(source: str) -> tuple[str, str]:
 def model_path(source: str) -> str:
     """What the shim is told of a source: a path in its container, or the source itself where it fetches it."""
     scheme, rest = split_source(source)
-    if scheme in _FETCHED:
+    if scheme in FETCHED:
         return source
     return f"{MODEL_ROOT}/{rest.partition('/')[2]}".rstrip("/") if scheme == "pvc" else rest
 
@@ -77,10 +74,8 @@ def _triton(spec: LLMServiceSpec) -> list[str]:
     return [*_shim("triton", spec), "--"]
 
 
-_FETCHED = ("hf", "s3", "oci")
-
 ENGINES = {
-    "openvino": EngineType(_openvino, ("file", "pvc", *_FETCHED), on_gpu=False, fetches=_FETCHED, verifies=True),
-    "triton": EngineType(_triton, ("file", "pvc"), on_gpu=True),
-    "vllm": EngineType(_vllm, ("file", "pvc", *_FETCHED), on_gpu=True, fetches=_FETCHED, verifies=True),
+    "openvino": EngineType(_openvino, on_gpu=False),
+    "triton": EngineType(_triton, on_gpu=True),
+    "vllm": EngineType(_vllm, on_gpu=True),
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.integration.engine.conftest import LONG, EngineProcess, wait_until
 
-__all__ = ["KINDS", "LONG", "EngineKind", "child_port", "start_vllm", "wait_for", "wait_gone"]
+__all__ = ["KINDS", "LONG", "EngineKind", "child_argument", "child_port", "start_vllm", "wait_for", "wait_gone"]
 wait_for = wait_until
 STAND_IN = shlex.join([sys.executable, str(Path(__file__).with_name("vllm_stand_in.py"))])
 REAL_ARGUMENTS = ("--max-model-len", "8192", "--max-num-seqs", "8", "--dtype", "float32", "--enforce-eager")
@@ -49,6 +49,8 @@ class EngineKind:
     start: Callable[..., EngineProcess]
     own_metrics: bool
     """Whether its process has metrics of its own."""
+    alternatives: int
+    """Of each token, whose log probabilities it can tell; not more than two."""
 
     def works_on(self, engine: EngineProcess) -> int:
         """Requests that the engine's own process counts, beside what the shim says."""
@@ -63,8 +65,13 @@ class EngineKind:
 
 
 def child_port(engine: Any) -> int:
-    arguments = Path(f"/proc/{engine.worker_pid()}/cmdline").read_bytes().decode().split("\0")
-    return int(arguments[arguments.index("--port") + 1])
+    return int(child_argument(engine, "--port"))
+
+
+def child_argument(engine: Any, name: str) -> str:
+    """The value of the last argument of that name, which counts."""
+    arguments = Path(f"/proc/{engine.worker_pid()}/cmdline").read_bytes().decode().split("\0")[::-1]
+    return arguments[arguments.index(name) - 1]
 
 
 def wait_gone(pid: int) -> None:
@@ -77,5 +84,5 @@ def wait_gone(pid: int) -> None:
     wait_until(gone, f"process {pid} to end")
 
 
-VLLM = EngineKind("vllm", start_real_vllm if REAL_PYTHON else start_vllm, own_metrics=True)
-KINDS = [VLLM] if REAL_PYTHON else [EngineKind("openvino", start_openvino, own_metrics=False), VLLM]
+VLLM = EngineKind("vllm", start_real_vllm if REAL_PYTHON else start_vllm, own_metrics=True, alternatives=2)
+KINDS = [VLLM] if REAL_PYTHON else [EngineKind("openvino", start_openvino, own_metrics=False, alternatives=0), VLLM]

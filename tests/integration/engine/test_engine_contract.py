@@ -106,6 +106,32 @@ def test_a_chat_streams_the_same_text_as_it_answers(shared: Any) -> None:
     assert streamed[0]["prompt_token_ids"] == whole["prompt_token_ids"]
 
 
+def test_log_probabilities_come_with_each_token_whole_and_streamed(shared: Any, kind: EngineKind) -> None:
+    asked = {"max_tokens": 12, "logprobs": kind.alternatives, "return_token_ids": True}
+    whole = shared.ask(**asked).json()["choices"][0]
+    parts = [part["choices"][0] for part in events(shared.ask(stream=True, **asked).text)]
+    told = whole["logprobs"]
+    assert len(told["tokens"]) == len(told["token_logprobs"]) == len(whole["token_ids"])
+    assert "".join(told["tokens"]) == whole["text"]
+    for value, top in zip(told["token_logprobs"], told["top_logprobs"], strict=True):
+        assert value < 0
+        assert list(top.values()) == sorted(top.values(), reverse=True)
+        assert len(top) == kind.alternatives
+        assert not top or max(top.values()) == value  # the answer is greedy
+    assert [token for part in parts for token in part["logprobs"]["tokens"]] == told["tokens"]
+    streamed = [value for part in parts for value in part["logprobs"]["token_logprobs"]]
+    assert streamed == pytest.approx(told["token_logprobs"], abs=1e-3)
+
+
+def test_a_chats_log_probabilities_have_the_bytes_of_its_text(shared: Any, kind: EngineKind) -> None:
+    asked = {"model": "tiny", "messages": CHAT, "max_tokens": 12, "temperature": 0, "logprobs": True}
+    asked |= {"top_logprobs": kind.alternatives}
+    choice = shared.client.post("/v1/chat/completions", json=asked).json()["choices"][0]
+    content = choice["logprobs"]["content"]
+    assert bytes(byte for token in content for byte in token["bytes"]).decode() == choice["message"]["content"]
+    assert {len(token["top_logprobs"]) for token in content} == {kind.alternatives}
+
+
 @pytest.mark.parametrize("after", [1, 16, 31])
 def test_a_fresh_request_with_the_first_ids_continues_exactly(shared: Any, after: int) -> None:
     whole = shared.ask(max_tokens=32, return_token_ids=True).json()["choices"][0]

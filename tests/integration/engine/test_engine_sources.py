@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from tests.integration.engine.conftest import wait_until
+from tests.integration.engine.engines import child_argument, start_vllm
 from tests.integration.engine.stores import Hub, Relay, registry, registry_binary
 
 from holdfast_engine.model_errors import ModelUnavailable
@@ -216,6 +217,20 @@ def test_the_engine_serves_what_it_fetched(
     engine = launch("--sha256", wanted, "--model-cache", str(tmp_path / "cache"), model=place.single).wait_ready()
 
     assert engine.ask(max_tokens=2).status_code == 200
+
+
+def test_vllm_is_given_what_was_fetched(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+
+    engine = start_vllm(Path(place.tree), "--model", place.tree, "--model-cache", str(tmp_path / "cache"))
+    try:
+        fetched = Path(child_argument(engine.wait_ready(), "--model"))
+    finally:
+        engine.stop()
+
+    assert tmp_path / "cache" in fetched.parents
+    assert {str(path.relative_to(fetched)) for path in fetched.rglob("*") if path.is_file()} >= set(place.files)
 
 
 def test_missing_credentials_and_rights_are_told(hub: Place, s3: Place, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.engine.engines import LONG, child_port, start_vllm, wait_for
+from tests.integration.engine.engines import LONG, child_argument, child_port, start_vllm, wait_for
 
 from holdfast_engine.app import PROBE_HEADER
 
@@ -146,6 +147,7 @@ def test_a_full_queue_leaves_the_engine_alive_and_a_probe_goes_before_it(vllm: L
     assert engine.waiting() >= 48
     assert (engine.status("/health"), engine.status("/livez")) == (200, 200)
     assert [asked.get("priority") for asked in seen(engine)].count(-1) == 1
+    assert child_argument(engine, "--max-num-seqs") == "3"
     for request in requests:
         request.leave()
     engine.wait_load(running=0)
@@ -166,6 +168,59 @@ def test_the_engine_is_told_what_the_client_chose_and_no_more(vllm: Launch) -> N
     default, chosen = seen(engine)[-2:]
     assert default == {**plain, "stream": True, "return_token_ids": True}
     assert chosen == {**chosen, "temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": ["x"]}
+
+
+def state(engine: Any) -> str:
+    return str(engine.client.get("/progress").json()["state"])
+
+
+def test_an_idle_engine_falls_asleep_and_the_next_request_wakes_it(vllm: Launch) -> None:
+    engine = vllm("--sleep-after", "0.3").wait_ready()
+    for _ in range(2):
+        wait_for(lambda: state(engine) == "asleep", "the engine to sleep")
+        assert (engine.status("/health"), engine.status("/livez")) == (200, 200)
+        assert engine.ask(max_tokens=3, ignore_eos=True).json()["usage"]["completion_tokens"] == 3
+
+
+def test_an_engine_that_does_not_fall_asleep_ends_and_says_why(vllm: Launch, tmp_path: Path) -> None:
+    message = tmp_path / "termination-log"
+    message.touch()
+    engine = vllm("--sleep-after", "0.3", "--termination-log", str(message), arguments=("--insomnia",))
+    assert engine.process.wait(60) == 1
+    assert message.read_text() == (
+        "EngineFailed: It did not fall asleep: The engine answered 500: Sleep mode is not enabled.\n"
+    )
+
+
+def test_more_alternatives_than_the_engine_tells_are_refused(vllm: Launch) -> None:
+    engine = vllm(arguments=("--max-logprobs", "1")).wait_ready()
+    refused = engine.ask(logprobs=2)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "logprobs")
+    assert engine.ask(logprobs=1).status_code == 200
+
+
+def test_a_model_is_given_to_the_engine_once_it_has_its_digest(vllm: Launch, model: Path) -> None:
+    right = hashlib.sha256(model.read_bytes()).hexdigest()
+    engine = vllm("--model", str(model), "--sha256", right).wait_ready()
+    assert child_argument(engine, "--model") == str(model)
+
+
+def test_a_model_with_another_digest_is_not_given_to_the_engine(vllm: Launch, model: Path, tmp_path: Path) -> None:
+    message = tmp_path / "termination-log"
+    message.touch()
+    options = ("--model", str(model), "--sha256", "0" * 64, "--termination-log", str(message))
+    engine = vllm(*options, output=subprocess.PIPE)
+    out, _ = engine.process.communicate(timeout=60)
+    assert engine.process.returncode == 65
+    assert message.read_text().startswith(f"ModelCorrupt: expected {'0' * 64}, found ")
+    assert b"stand-in: starting" not in out
+
+
+def test_a_digest_without_a_model_of_the_shims_is_refused(vllm: Launch) -> None:
+    engine = vllm("--sha256", "0" * 64, arguments=("--model", "org/m"), output=subprocess.PIPE)
+    _, err = engine.process.communicate(timeout=60)
+    assert engine.process.returncode == 2
+    assert b"--sha256 is compared with the model that --model names before --" in err
 
 
 def test_an_argument_that_is_the_shims_own_is_refused(vllm: Launch) -> None:

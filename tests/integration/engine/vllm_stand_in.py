@@ -4,7 +4,9 @@ byte, continuous batching in steps, priorities, aborts of requests whose client 
 `--step-interval` and `--max-num-seqs` pace it; `--startup` seconds pass before it listens; `--prefill` steps go by
 before a first token; `--die-with FILE` prints the file and exits with `--exit-code`, at once or at the prompt
 `--die-at`.
-SIGUSR1 makes its generation loop hang while the server lives, SIGUSR2 lets it go on. GET /seen tells the bodies it got.
+With `--enable-sleep-mode` and VLLM_SERVER_DEV_MODE it can be put to sleep, in which it generates nothing; with
+`--insomnia` it refuses. SIGUSR1 makes its generation loop hang while the server lives, SIGUSR2 lets it go on. GET /seen
+tells the bodies it got.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class Engine:
         self.running: list[Sequence] = []
         self.steps = 0
         self.hanging = False
+        self.asleep = False
         self.seen: list[dict[str, Any]] = []
         self.told = ""
         """The gauges as the loop last said them; in vLLM loop and server are two processes."""
@@ -78,7 +81,7 @@ class Engine:
     async def loop(self) -> None:
         while True:
             await asyncio.sleep(self.options.step_interval)
-            if self.hanging:
+            if self.hanging or self.asleep:
                 continue
             self.told = self.gauges()
             if not (self.running or self.waiting):
@@ -136,6 +139,7 @@ class Engine:
         while reason is None:
             text, token, reason = await sequence.news.get()
             choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "token_ids": [token]}
+            choice["logprobs"] = logprobs(sequence.body, text, chat)
             if chat:
                 if first:
                     role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
@@ -154,6 +158,17 @@ class Engine:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         return await self.answer(request, chat=True)
+
+    async def sleep(self, request: web.Request) -> web.Response:
+        if self.options.insomnia:
+            return web.json_response({"error": {"message": "Sleep mode is not enabled."}}, status=500)
+        assert request.query["level"] == "1"
+        self.asleep = True
+        return web.json_response({"status": "sleeping", "level": 1})
+
+    async def wake(self, _: web.Request) -> web.Response:
+        self.asleep = False
+        return web.json_response({"status": "awake", "tags": None})
 
     def gauges(self) -> str:
         name = f'engine="0",model_name="{self.options.served_model_name}"'
@@ -189,6 +204,18 @@ async def health(_: web.Request) -> web.Response:
     return web.Response()
 
 
+def logprobs(body: dict[str, Any], token: str, chat: bool) -> dict[str, Any] | None:
+    """As vLLM tells them: in completions one more than was asked for, the chosen token among them."""
+    count = body.get("top_logprobs" if chat else "logprobs")
+    if count is None:
+        return None
+    told = {token: -0.5, **{letter: -1.0 - number for number, letter in enumerate("xyz"[:count])}}
+    if not chat:
+        return {"tokens": [token], "token_logprobs": [-0.5], "top_logprobs": [told], "text_offset": [0]}
+    top = [{"token": each, "logprob": value, "bytes": list(each.encode())} for each, value in told.items()]
+    return {"content": [{**top[0], "top_logprobs": top[:count]}]}
+
+
 def die(options: argparse.Namespace) -> None:
     sys.stderr.write(Path(options.die_with).read_text())
     sys.stderr.flush()
@@ -197,6 +224,10 @@ def die(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    parser.add_argument("--enable-sleep-mode", action="store_true")
+    parser.add_argument("--max-logprobs", type=int, default=20)
+    parser.add_argument("--insomnia", action="store_true")
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
     parser.add_argument("--served-model-name")
@@ -227,6 +258,8 @@ def main() -> None:
             web.get("/health", health),
         ]
     )
+    if options.enable_sleep_mode and os.environ.get("VLLM_SERVER_DEV_MODE") == "1":
+        app.add_routes([web.post("/sleep", engine.sleep), web.post("/wake_up", engine.wake)])
     web.run_app(app, host=options.host, port=options.port, print=None, handler_cancellation=True)
 
 

@@ -12,7 +12,6 @@ from holdfast.domain.accept import accept
 from holdfast.domain.decide import decide
 from holdfast.domain.observation import Claim
 
-TRITON = {"type": "triton"}
 GPU = {"type": "vllm", "gpu": {"perReplica": 2}, "parallelism": {"tensor": 2}}
 WITNESS = Region(name="us-east", spec=RegionSpec.parse({"gateway": {"address": "a"}, "role": "Witness"}))
 OLDER = Claim("default/first", "tiny-llama", "2026-01-01T10:00:00Z")
@@ -28,10 +27,8 @@ def test_a_gpu_spec_whose_accelerators_match_its_parallelism_is_accepted(observe
 
 
 @pytest.mark.parametrize("source", ["hf://org/m@v1", "s3://bucket/m", "oci://registry/m:v1", "pvc://claim/m"])
-@pytest.mark.parametrize("engine", ["openvino", "vllm"])
-def test_an_engine_whose_model_the_shim_gets_takes_it_from_everywhere_and_a_digest(
-    observe: Any, source: str, engine: str
-) -> None:
+@pytest.mark.parametrize("engine", ["openvino", "triton", "vllm"])
+def test_every_engine_takes_its_model_from_everywhere_and_a_digest(observe: Any, source: str, engine: str) -> None:
     spec = {"model": {"name": "m", "source": source, "sha256": "0" * 64}, "engine": {"type": engine}}
     assert accept(observe(**spec)).accepted
 
@@ -44,16 +41,6 @@ def test_an_engine_whose_model_the_shim_gets_takes_it_from_everywhere_and_a_dige
         ({"engine": {"type": "warp"}}, Reason.UNKNOWN_ENGINE, "openvino, triton, vllm"),
         ({"seen": {"engine_images": {}}}, Reason.ENGINE_IMAGE_MISSING, "spec.engine.image"),
         ({"model": {"name": "m", "source": "ftp://b/m"}}, Reason.MODEL_SOURCE_UNSUPPORTED, "file://, pvc://"),
-        (
-            {"engine": TRITON, "model": {"name": "m", "source": "s3://b/m"}},
-            Reason.MODEL_SOURCE_UNSUPPORTED,
-            "it takes file://, pvc://.",
-        ),
-        (
-            {"engine": TRITON, "model": {"name": "m", "source": "pvc://o/m", "sha256": "0" * 64}},
-            Reason.MODEL_UNVERIFIABLE,
-            "an engine that compares it: openvino, vllm",
-        ),
         ({"engine": {"type": "openvino", "parallelism": {"tensor": 2}}}, Reason.GPU_MISMATCH, "one CPU host"),
         (
             {"engine": {**GPU, "gpu": {"perReplica": 1}}, "model": {"name": "m", "source": "hf://o/m"}},

@@ -102,6 +102,7 @@ def test_the_shim_takes_what_it_is_told(observe: Any, engine: str, own: str) -> 
 
     assert (told["kind"], told["model"], told["sha256"]) == (engine, "hf://org/m", "0" * 64)
     assert (told["served_name"], told["port"], told["drain_seconds"]) == ("m", 8000, 90)
+    assert told["grpc_port"] == container["ports"][1]["containerPort"]
     if engine == "vllm":
         parallelism = ("--tensor-parallel-size=1", "--pipeline-parallel-size=1")
         assert told["arguments"] == ("--max-model-len=512", *parallelism, "--dtype=half")

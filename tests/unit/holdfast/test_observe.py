@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.adapters.observe import SpecUnreadable, Watched, Written, engine_pod, gather, parse_service
+from holdfast.adapters.observe import LONGEST_WORDS, SpecUnreadable, Watched, Written, engine_pod, gather, parse_service
 from holdfast.config import Config
 from holdfast.domain.observation import Capabilities, Ref
 
@@ -109,3 +109,13 @@ def test_an_engines_last_words_are_read_while_it_is_down_and_after_it_is_started
     pod = engine_pod({"metadata": {"name": "p"}, "status": status})
 
     assert (pod.last_words, pod.last_exit) == ("ModelCorrupt: expected a, found b", "Error (exit code 65)")
+
+
+def test_of_a_log_that_stands_for_last_words_the_end_is_kept() -> None:
+    ended = {"terminated": {"exitCode": 2, "message": "x" * LONGEST_WORDS + "\nError: --port is set by the shim.\n"}}
+    status = {"containerStatuses": [{"restartCount": 1, "lastState": ended}]}
+
+    pod = engine_pod({"metadata": {"name": "p"}, "status": status})
+
+    assert pod.last_words.endswith("\nError: --port is set by the shim.")
+    assert len(pod.last_words) == LONGEST_WORDS

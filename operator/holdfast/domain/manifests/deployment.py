@@ -9,6 +9,7 @@ from holdfast.api.llmservice import Engine, LLMServiceSpec
 from holdfast.domain.engines import (
     COMMAND,
     ENGINES,
+    FETCHED,
     LIVE_PATH,
     MODEL_CACHE,
     MODEL_ROOT,
@@ -102,7 +103,10 @@ def _container(seen: Observation, work: Work) -> dict[str, Any]:
         "imagePullPolicy": seen.image_pull_policy,
         "command": list(COMMAND),
         "args": [*kind.arguments(spec), *spec.engine.args],
-        "ports": [{"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": "http", "containerPort": names.ENGINE_PORT, "protocol": "TCP"},
+            {"name": "grpc", "containerPort": names.ENGINE_GRPC_PORT, "protocol": "TCP"},
+        ],
         "resources": _resources(spec.engine, kind),
         "volumeMounts": _mounts(spec),
         "securityContext": {
@@ -151,7 +155,7 @@ def _volumes(spec: LLMServiceSpec) -> list[dict[str, Any]]:
         # Tensor-parallel workers exchange data through shared memory; a container's default of 64 MiB is too small.
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
     scheme, rest = split_source(spec.model.source)
-    if scheme in ENGINES[spec.engine.type].fetches:
+    if scheme in FETCHED:
         volumes.append({"name": "models-cache", "emptyDir": {}})  # stays while the container restarts
     if scheme == "pvc":
         claim = rest.partition("/")[0]
@@ -164,7 +168,7 @@ def _mounts(spec: LLMServiceSpec) -> list[dict[str, Any]]:
     if ENGINES[spec.engine.type].on_gpu:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     scheme = split_source(spec.model.source)[0]
-    if scheme in ENGINES[spec.engine.type].fetches:
+    if scheme in FETCHED:
         mounts.append({"name": "models-cache", "mountPath": MODEL_CACHE})
     if scheme == "pvc":
         mounts.append({"name": "models", "mountPath": MODEL_ROOT, "readOnly": True})
