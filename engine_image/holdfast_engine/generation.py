@@ -22,6 +22,8 @@ class Generation:
         self.last_token_at: float | None = None
         self.started = False
         """Whether the engine works on it, as it has said."""
+        self.prompt_tokens = 0
+        """Known once it is accepted."""
         self.expiry: asyncio.TimerHandle | None = None
         """Refuses it unless it has started by then."""
         self._news: deque[list[int] | Output | EngineError] = deque()
