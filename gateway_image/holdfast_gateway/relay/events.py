@@ -1,0 +1,80 @@
+"""Server-sent events out of bytes that come in pieces of any size, and back. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast_gateway.relay.failure import Reason, UpstreamFailure
+
+Json = dict[str, Any]
+DONE = "[DONE]"
+DONE_EVENT = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+"""A prompt's token ids come in one event: about 8 bytes each."""
+_END = re.compile(rb"\r?\n\r?\n")
+_LONGEST_END = 4
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event as it came, with its end; `data` None: a comment."""
+
+    raw: bytes
+    data: str | None
+
+
+class EventReader:
+    """Finds complete events; what is incomplete waits."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._searched = 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Size of the event that is not complete yet."""
+        return len(self._rest)
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that are complete now; raises UpstreamFailure for what is not an event stream."""
+        self._rest += data
+        events, start = [], 0
+        while end := _END.search(self._rest, max(start, self._searched)):
+            raw = bytes(self._rest[start : end.end()])
+            start = end.end()
+            if raw.strip():
+                events.append(Event(raw, _data(raw)))
+        del self._rest[:start]
+        self._searched = max(0, len(self._rest) - _LONGEST_END)
+        if len(self._rest) > MAX_EVENT_BYTES:
+            raise UpstreamFailure(Reason.MALFORMED, f"an event is longer than {MAX_EVENT_BYTES} bytes")
+        return events
+
+
+def _data(raw: bytes) -> str | None:
+    try:
+        lines = raw.decode().splitlines() if b"\r" in raw else raw.decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise UpstreamFailure(Reason.MALFORMED, "an event is not UTF-8") from error
+    data = [line[5:].removeprefix(" ") for line in lines if line.startswith("data:")]
+    return "\n".join(data) if data else None
+
+
+def event(content: Json) -> bytes:
+    """One event."""
+    return b"data: " + _encode(content).encode() + b"\n\n"
+
+
+def comment(text: str) -> bytes:
+    """A line that every client ignores."""
+    return f": {text}\n\n".encode()
+
+
+def error_event(message: str, code: str) -> bytes:
+    """A stream's end that is none: an error in OpenAI's form, which is not followed by [DONE]."""
+    return event({"error": {"message": message, "type": "server_error", "param": None, "code": code}})
