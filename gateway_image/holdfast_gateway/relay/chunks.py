@@ -1,7 +1,7 @@
 """The parts of a stream's chunks, and a completion's chunks as a chat's. Pure.
 
-Token ids stand where vLLM puts them: `token_ids` in the choice, `prompt_token_ids` in the choice (completions) or beside
-the choices (chats).
+Token ids stand where vLLM puts them: `token_ids` in the choice, `prompt_token_ids` in the choice (completions) or
+beside the choices (chats).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The heart of the relay: what a client gets of an answer that several engines give one after the other. Pure.
 
 Text goes to the client only together with all the token ids that it came from, at points where no stop string may have
-begun. So what was sent is, at any moment, exactly the text of the ids in `committed`, and a fresh engine that is given the
-prompt's ids and these continues it: nothing is lost, nothing comes twice, and no stop string lies across the seam. What
-the dead engine had generated beyond that is generated anew, and never counted.
+begun. So what was sent is, at any moment, exactly the text of the ids in `committed`, and a fresh engine that is given
+the prompt's ids and these continues it: nothing is lost, nothing comes twice, and no stop string lies across the seam.
+What the dead engine had generated beyond that is generated anew, and never counted.
 
-Chunks whose ids have no text yet (a character that is not complete) wait for the text; so do chunks of an engine that does
-not hold back text itself where a stop string may have begun.
+Chunks whose ids have no text yet (a character that is not complete) wait for the text; so do chunks of an engine that
+does not hold back text itself where a stop string may have begun.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ Step = Again | GoOn | Close | Stuck
 
 
 class Continuation:
-    """One client's answer. Give it each event of the engine in turn; when the engine is lost, ask for the `next_step`."""
+    """One client's answer. Give it each event of the engine in turn; when that is lost, ask for the `next_step`."""
 
     def __init__(self, asked: Asked) -> None:
         self.obstacle = asked.obstacle

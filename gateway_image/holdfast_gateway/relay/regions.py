@@ -61,7 +61,7 @@ def read(document: dict[str, Any]) -> dict[str, Service]:
 
 
 def next_region(order: Sequence[str], failed: Sequence[str]) -> str | None:
-    """The first region that has not failed; if all have, the one whose last failure is longest ago. None: there is none.
+    """The first region that has not failed; if all have, the one that failed longest ago. None: there is none.
 
     `failed` holds the regions that failed, the latest last, a region as often as it did.
     """

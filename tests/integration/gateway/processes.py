@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+RELAY_PORT = 9904
+
 
 class Server:
     """A process group that belongs to one test."""
@@ -77,6 +79,20 @@ def engine(name: str, address: str, port: int, folder: Path, http: str = "2") ->
     command += ["--host", address, "--port", str(port), "--no-ws", "--log-level", "warning"]
     command += ["--working-dir", str(here), "engine_stand_in:app"]
     return Server(command, folder / f"engine-{name}.log", {"HOLDFAST_ENGINE": name})
+
+
+def cpu_engine(name: str, address: str, port: int, folder: Path, model: Path, *flags: str) -> Server:
+    """A real engine with a real model, slow enough to be disturbed."""
+    command = [sys.executable, "-m", "holdfast_engine", "serve", "--served-name", "llama", "--model", str(model)]
+    command += ["--host", address, "--port", str(port), "--step-interval", "0.04", *flags]
+    return Server(command, folder / f"engine-{name}.log")
+
+
+def relay(directory: Path, listen: str, *flags: str) -> Server:
+    """The product's own command that relays streams."""
+    command = [sys.executable, "-m", "holdfast_gateway", "relay", "--dir", str(directory), "--listen", listen]
+    command += ["--relay-port", str(RELAY_PORT), *flags]
+    return Server(command, directory / "relay.log")
 
 
 def gateway(directory: Path, admin_port: int, *flags: str) -> Server:

@@ -1,7 +1,7 @@
 """Simulated engines that stream, the client that reads, and a relay between them without any I/O.
 
-The model is a hash of all token ids, so that greedy continuation from the right ids is exact and from any others is not.
-Its vocabulary has characters of several bytes, whole and in parts, and letters of which stop strings are made.
+The model is a hash of all token ids, so that greedy continuation from the right ids is exact and from any others is
+not. Its vocabulary has characters of several bytes, whole and in parts, and letters of which stop strings are made.
 """
 
 from __future__ import annotations

@@ -177,8 +177,8 @@ def test_an_engine_that_gives_up_has_not_finished(reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"{", b"[]", b"7", b"null", b'{"choices": 7}', b'{"choices": [{"text": 7}]}', b'{"error": {"message": "x"}}',
-             b'{"choices": [{"index": 0}]}', b'{"choices": [{"delta": null}]}', b"[DONE]"],
+    "data", [b"{", b"[]", b"7", b"null", b'{"choices": 7}', b'{"choices": [{"text": 7}]}', b"[DONE]",
+             b'{"choices": [{"index": 0}]}', b'{"choices": [{"delta": null}]}', b'{"error": {"message": "x"}}'],
 )  # fmt: skip
 def test_what_no_engine_sends_is_an_engine_lost(data: bytes) -> None:
     answer = started({})
