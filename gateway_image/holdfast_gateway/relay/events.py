@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,20 +41,19 @@ class EventReader:
         """Size of the event that is not complete yet."""
         return len(self._rest)
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that are complete now; raises UpstreamFailure for what is not an event stream."""
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """The events that are complete now, in turn; raises UpstreamFailure where what follows is no event stream."""
         self._rest += data
-        events, start = [], 0
-        while end := _END.search(self._rest, max(start, self._searched)):
-            raw = bytes(self._rest[start : end.end()])
-            start = end.end()
+        searched, self._searched = self._searched, 0
+        while end := _END.search(self._rest, searched):
+            raw = bytes(self._rest[: end.end()])
+            del self._rest[: end.end()]
+            searched = 0
             if raw.strip():
-                events.append(Event(raw, _data(raw)))
-        del self._rest[:start]
+                yield Event(raw, _data(raw))
         self._searched = max(0, len(self._rest) - _LONGEST_END)
         if len(self._rest) > MAX_EVENT_BYTES:
             raise UpstreamFailure(Reason.MALFORMED, f"an event is longer than {MAX_EVENT_BYTES} bytes")
-        return events
 
 
 def _data(raw: bytes) -> str | None:

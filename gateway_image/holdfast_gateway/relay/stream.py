@@ -160,7 +160,7 @@ class Stream:
                     answer = await stack.enter_async_context(opening)
             except TimeoutError:
                 raise self._stalled() from None
-            self._region = answer.region or attempt.region
+            self._region = attempt.region or answer.region
             if answer.is_stream:
                 await self._read(answer)
                 return self._completed()
@@ -262,6 +262,8 @@ class Stream:
                 return None
             case Stuck(why):
                 raise GivenUp("stream_not_resumable", f"The engine was lost, and the stream cannot be resumed: {why}.")
+            case GoOn() if self._service.max_resumes == 0:
+                raise GivenUp("stream_not_resumable", "The engine was lost, and the service's maxResumes is 0.")
             case Again():
                 self._resuming = False
                 return Attempt(self._request.target, self._asked.first_body(), await self._choose(self._loss))

@@ -209,8 +209,9 @@ class Bed:
             found = self.gateways[name]
             if found.relay is not None:
                 wait_for(
-                    lambda found=found: found.stat(r"^cluster\.stream/default/chat\.membership_healthy$")
-                    == 1 + found.healthy_regions(),
+                    lambda found=found: (
+                        found.stat(r"^cluster\.stream/default/chat\.membership_healthy$") == 1 + found.healthy_regions()
+                    ),
                     f"{name} sees its relay",
                 )
             hosts = sum(1 for count in self.regions.values() if count > 0)

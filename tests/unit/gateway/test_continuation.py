@@ -22,6 +22,7 @@ from holdfast_gateway.relay import asked
 from holdfast_gateway.relay.asked import CHAT, COMPLETIONS
 from holdfast_gateway.relay.continuation import Continuation, GoOn, Stuck
 from holdfast_gateway.relay.events import Event, EventReader
+from holdfast_gateway.relay.failure import UpstreamFailure
 
 CUTS = st.lists(st.builds(Cut, st.integers(0, 20_000), st.booleans()), max_size=6)
 STOPS = st.one_of(
@@ -119,7 +120,7 @@ def lines(*contents: Any) -> list[Event]:
     data = b"".join(
         b"data: " + (each if isinstance(each, bytes) else json.dumps(each).encode()) + b"\n\n" for each in contents
     )
-    return EventReader().feed(data)
+    return list(EventReader().feed(data))
 
 
 def started(fields: dict[str, Any], path: str = COMPLETIONS) -> Continuation:
@@ -191,8 +192,16 @@ def test_what_no_engine_sends_is_an_engine_lost(data: bytes) -> None:
 @given(st.lists(st.binary(max_size=50)))
 def test_events_are_the_same_however_the_bytes_are_cut(pieces: list[bytes]) -> None:
     data = b"".join(b"data: %d\n\n" % number if number % 3 else b": c\r\n\r\n" for number in range(len(pieces)))
-    whole = EventReader().feed(data)
+    whole = list(EventReader().feed(data))
     reader = EventReader()
     parted = [each for byte in data for each in reader.feed(bytes([byte]))]
     assert parted == whole
     assert b"".join(each.raw for each in whole) == data
+
+
+def test_what_is_complete_is_told_before_what_is_broken() -> None:
+    came = []
+    with pytest.raises(UpstreamFailure):
+        for each in EventReader().feed(b"data: a\n\ndata: \xff\n\ndata: b\n\n"):
+            came.append(each.data)
+    assert came == ["a"]
