@@ -72,9 +72,11 @@ class Client:
 
     async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         """The answer's head."""
-        self.begun = True
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+        async with self._lock:
+            await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+            self._sent_at = time.monotonic()
+            self.begun = True
 
     async def give(self, data: bytes, *, last: bool = False) -> None:
         """A part of the body; returns when it is taken."""

@@ -226,6 +226,7 @@ class Continuation:
         if self._base is None:
             return content
         prompt = len(self._prompt_ids or [])
-        generated = self._base + int(used.get("completion_tokens", 0))
+        told = used.get("completion_tokens")
+        generated = self._base + (told if isinstance(told, int) else 0)
         counted = {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
         return {**content, "usage": {**used, **counted}}

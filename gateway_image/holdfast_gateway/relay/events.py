@@ -67,7 +67,11 @@ def _data(raw: bytes) -> str | None:
 
 def event(content: Json) -> bytes:
     """One event."""
-    return b"data: " + _encode(content).encode() + b"\n\n"
+    try:
+        text = _encode(content).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: only an escape can say it
+        text = json.dumps(content, separators=(",", ":")).encode()
+    return b"data: " + text + b"\n\n"
 
 
 def comment(text: str) -> bytes:

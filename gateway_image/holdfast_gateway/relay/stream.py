@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from holdfast_gateway.relay import asked
 from holdfast_gateway.relay.client import HANDLED, Client, Request
 from holdfast_gateway.relay.continuation import Again, Close, Continuation, GoOn, Stuck
-from holdfast_gateway.relay.events import EventReader, comment, error_event
+from holdfast_gateway.relay.events import DONE, EventReader, comment, error_event
 from holdfast_gateway.relay.failure import Reason, UpstreamFailure
 from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
 from holdfast_gateway.relay.regions import Service, next_region
@@ -99,6 +99,8 @@ class Stream:
         self._resuming = False
         """Whether it is asked to continue, not to begin."""
         self._progressed = False
+        self._at_end = False
+        """Whether the engine has said all."""
         self._reading_since = 0.0
         self._resumes = 0
         self._attempts = 0
@@ -130,7 +132,7 @@ class Stream:
             keeping.cancel()
 
     async def _keep_alive(self) -> None:
-        while not self._answer.begun:  # noqa: ASYNC110 - what begins an answer is most often the first byte of it
+        while not (self._client.begun and self._answer.begun):  # noqa: ASYNC110 - rarely longer than one token
             await asyncio.sleep(self._patience.keep_alive / 2)
         await self._client.keep_alive(self._patience.keep_alive)
 
@@ -186,6 +188,8 @@ class Stream:
             if not data:
                 raise UpstreamFailure(Reason.ENDED, "the stream ended too early")
             if await self._take(data, answer):
+                if self._at_end:
+                    await answer.drain()
                 return
             if self._progressed:
                 patience = self._service.progress_timeout if self._resumable else None
@@ -210,6 +214,7 @@ class Stream:
                 tokens += taken.tokens
                 self._progressed |= taken.progress
                 if complete := taken.complete:
+                    self._at_end = each.data == DONE
                     break
         finally:
             # Also what came before a failure: it counts as sent.

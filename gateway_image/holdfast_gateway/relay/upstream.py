@@ -6,9 +6,10 @@ request. Later ones name the region as well.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from types import TracebackType
 
 import aiohttp
@@ -25,6 +26,7 @@ HOP_BY_HOP = frozenset(
 )
 _OWN = frozenset(("host", "accept-encoding", "expect", SERVICE_HEADER, PEER_HEADER))
 LOOK_UP_SECONDS = 5.0
+END_SECONDS = 1.0
 
 
 class Answer:
@@ -45,6 +47,13 @@ class Answer:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamFailure(Reason.RESET, f"the connection broke: {error}") from error
+
+    async def drain(self) -> None:
+        """Reads to the end that must be near, so that the engine does not see its client leave."""
+        with contextlib.suppress(UpstreamFailure, TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                while await self.read():
+                    pass
 
     async def whole(self) -> bytes:
         """A body that is no stream. Raises UpstreamFailure."""
@@ -78,7 +87,7 @@ class Upstream:
     ) -> None:
         await self._session.close()
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def post(
         self, path: str, body: bytes, headers: Mapping[str, str], service: str, region: str | None
     ) -> AsyncIterator[Answer]:

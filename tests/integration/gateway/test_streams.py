@@ -258,10 +258,10 @@ def test_an_engines_refusal_reaches_the_client_as_it_is_and_no_region_is_asked_t
 
 def test_a_client_that_leaves_ends_the_generation(bed: Bed) -> None:
     gateway = bed.gateways["us"]
-    engine = f"http://{bed.engine_addresses('us')[0]}:8000/metrics"
+    engines = [f"http://{bed.engine_addresses(region)[0]}:8000/metrics" for region in bed.regions]
 
     def running() -> float:
-        lines = httpx.get(engine).text.splitlines()
+        lines = [line for engine in engines for line in httpx.get(engine).text.splitlines()]
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:num_requests_running"))
 
     body = {"model": "llama", **COMPLETION, "stream": True, "max_tokens": 3000, "ignore_eos": True}
