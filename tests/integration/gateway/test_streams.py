@@ -126,7 +126,7 @@ def metric(bed: Bed, gateway: str, name: str) -> float:
 def test_a_stream_goes_on_when_its_engine_is_lost(bed: Bed, fault: Callable[[Server], None], content: Any) -> None:
     gateway = bed.gateways["us"]
     undisturbed = ask(gateway.url, content=content, return_token_ids=True)
-    before = metric(bed, "us", "holdfast_relay_resumes_total")
+    before, paused = (metric(bed, "us", f"holdfast_relay_{name}") for name in ("resumes_total", "pause_seconds_sum"))
 
     got = ask(gateway.url, lambda: fault(bed.engines["us-0"]), content=content, return_token_ids=True)
 
@@ -135,6 +135,7 @@ def test_a_stream_goes_on_when_its_engine_is_lost(bed: Bed, fault: Callable[[Ser
     assert (got.headers["x-holdfast-region"], got.headers["x-holdfast-resumable"]) == ("us", "true")
     assert ": resumed from us in eu" in got.raw
     assert metric(bed, "us", "holdfast_relay_resumes_total") == before + 1
+    print(f"pause {metric(bed, 'us', 'holdfast_relay_pause_seconds_sum') - paused:.2f} s")
 
 
 @pytest.mark.parametrize("fault", [KILL, FREEZE])
@@ -266,7 +267,9 @@ def test_a_client_that_leaves_ends_the_generation(bed: Bed) -> None:
 
     body = {"model": "llama", **COMPLETION, "stream": True, "max_tokens": 3000, "ignore_eos": True}
     with httpx.stream("POST", f"{gateway.url}/v1/completions", json=body, timeout=DEADLINE) as response:
-        next(response.iter_raw())
+        assert response.status_code == 200, response.read()
+        reading = response.iter_raw()  # kept: httpx leaves when it is dropped
+        next(reading)
         wait_for(lambda: running() == 1, "it runs")
     wait_for(lambda: running() == 0, "it is given up")
 
