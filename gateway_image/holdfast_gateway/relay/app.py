@@ -79,7 +79,7 @@ class Relay:
             message = "The request body is too large for this gateway."
             await client.refuse(413, "request_too_large", message, "invalid_request_error")
             return Outcome.REFUSED
-        return await self._unless_gone(self._stream(request, client), receive)
+        return await self._unless_gone(self._stream(request, client), client, receive)
 
     async def _stream(self, request: Request, client: Client) -> Outcome:
         key = request.headers.get(SERVICE_HEADER, "")
@@ -105,14 +105,14 @@ class Relay:
             self.streams.discard(stream)
 
     @staticmethod
-    async def _unless_gone(work: Coroutine[Any, Any, Outcome], receive: Receive) -> Outcome:
-        """Does the work; drops it when the client leaves, and its upstream with it."""
+    async def _unless_gone(work: Coroutine[Any, Any, Outcome], client: Client, receive: Receive) -> Outcome:
+        """Does the work; drops it when the client leaves before it has its answer, and its upstream with it."""
         working = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(leaves(receive))
         try:
             await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                return working.result()
+            if working.done() or client.finished:
+                return await working
         finally:
             gone.cancel()
             working.cancel()

@@ -69,6 +69,8 @@ class Client:
         self._lock = asyncio.Lock()
         self._sent_at = time.monotonic()
         self.begun = False
+        self.finished = False
+        """Whether all of the answer was given."""
 
     async def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         """The answer's head."""
@@ -83,6 +85,7 @@ class Client:
         async with self._lock:
             await self._send({"type": "http.response.body", "body": data, "more_body": not last})
             self._sent_at = time.monotonic()
+            self.finished = last
 
     async def refuse(self, status: int, code: str, message: str, kind: str = "server_error") -> None:
         """A whole answer: an error in OpenAI's form."""

@@ -52,6 +52,8 @@ def outbound(options: Options, routes: str) -> Document:
     """For the relay alone, on the loopback address; `routes` is the path of its route table. It stays open while the
     gateway drains, as streams that run may have to be continued."""
     manager = connection_manager(OUTBOUND_ROUTES, options, [], routes)
+    # Else Envoy tells of a stream that broke off only after a second, which it gives clients to read what it sent last.
+    manager["delayed_close_timeout"] = "0s"
     port = socket_address(options.own_address, options.outbound_port)
     return {**listener(OUTBOUND_ROUTES, options, options.outbound_port, manager), "address": port} | {
         "traffic_direction": "OUTBOUND"
