@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.integration.gateway.processes import RELAY_PORT, Server, cpu_engine, engine, gateway, relay
+from tests.integration.gateway.processes import RELAY_PORT, Server, engine, gateway, relay
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway import files
@@ -129,8 +129,8 @@ class Bed:
     timing: dict[str, Any] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
     engines: dict[str, Server] = field(default_factory=dict)
-    model: Path | None = None
-    """With a model, engines are real ones; without, stand-ins."""
+    make_engine: Callable[[str, str, int, Path], Server] | None = None
+    """From name, address, port and a folder for its log; None: the gateway tests' own stand-in."""
     relay_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a relay for streams."""
     route_fields: dict[str, Any] = field(default_factory=dict)
@@ -174,8 +174,8 @@ class Bed:
         self.wait_ready(self.gateways)
 
     def _engine(self, name: str, address: str) -> Server:
-        if self.model is not None:
-            return cpu_engine(name, address, ENGINE_PORT, self.folder, self.model)
+        if self.make_engine is not None:
+            return self.make_engine(name, address, ENGINE_PORT, self.folder)
         http = "auto" if self.protocol is EngineProtocol.H2C else "1"
         return engine(name, address, ENGINE_PORT, self.folder, http)
 

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 RELAY_PORT = 9904
+PACE = "0.04"
+"""Seconds for each token."""
 
 
 class Server:
@@ -46,6 +48,11 @@ class Server:
         """Ends a freeze."""
         self._signal(signal.SIGCONT)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Any signal to the leader."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def terminate(self) -> None:
         """SIGTERM to the leader only."""
         if self._process is not None:
@@ -81,10 +88,17 @@ def engine(name: str, address: str, port: int, folder: Path, http: str = "2") ->
     return Server(command, folder / f"engine-{name}.log", {"HOLDFAST_ENGINE": name})
 
 
-def cpu_engine(name: str, address: str, port: int, folder: Path, model: Path, *flags: str) -> Server:
+def cpu_engine(name: str, address: str, port: int, folder: Path, model: Path) -> Server:
     """A real engine with a real model, slow enough to be disturbed."""
     command = [sys.executable, "-m", "holdfast_engine", "serve", "--served-name", "llama", "--model", str(model)]
-    command += ["--host", address, "--port", str(port), "--step-interval", "0.04", *flags]
+    command += ["--host", address, "--port", str(port), "--step-interval", PACE]
+    return Server(command, folder / f"engine-{name}.log")
+
+
+def vllm(name: str, address: str, port: int, folder: Path) -> Server:
+    """What speaks as vLLM does, without the shim."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "engine" / "vllm_stand_in.py")]
+    command += ["--served-model-name", "llama", "--host", address, "--port", str(port), "--step-interval", PACE]
     return Server(command, folder / f"engine-{name}.log")
 
 

@@ -174,6 +174,7 @@ async def test_a_stream_that_nobody_goes_on_with_ends_with_an_error(bench: Bench
     bench.outbound.scripts["us"].append(refusal(503))
     text, _, last = told(await bench.ask())
     assert (text, json.loads(last)["error"]["code"]) == ("ab", "no_region_left")
+    assert len(bench.outbound.asked) < 20, "there are pauses"
 
 
 async def test_what_every_region_finds_fault_with_is_not_asked_again(bench: Bench) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,14 @@ import openai
 import pytest
 from tests.integration.gateway import certificates
 from tests.integration.gateway.bed import Bed, status_of, wait_for
-from tests.integration.gateway.processes import Server
+from tests.integration.gateway.processes import Server, cpu_engine, vllm
 
-from holdfast.api.route import TrafficMode
+from holdfast.api.route import EngineProtocol, TrafficMode
 from holdfast_engine.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.integration
 
+MakeEngine = Callable[[str, str, int, Path], Server]
 KILL = pytest.param(Server.kill, id="killed")
 FREEZE = pytest.param(Server.freeze, id="frozen")
 DEADLINE = 120.0
@@ -83,15 +87,16 @@ def ask(
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf").path
+def real(tmp_path_factory: pytest.TempPathFactory) -> MakeEngine:
+    """Makes CPU engines with a tiny model."""
+    return partial(cpu_engine, model=write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf").path)
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Bed]:
+def shared(tmp_path_factory: pytest.TempPathFactory, real: MakeEngine) -> Iterator[Bed]:
     """Two regions with an engine each, and an edge, all with relays."""
     bed = Bed(
-        tmp_path_factory.mktemp("streams"), regions={"us": 1, "eu": 1}, model=model,
+        tmp_path_factory.mktemp("streams"), regions={"us": 1, "eu": 1}, make_engine=real,
         mode=TrafficMode.ACTIVE_PASSIVE, relay_flags=("--relay-status-port", "9906"),
     )  # fmt: skip
     try:
@@ -290,12 +295,12 @@ def test_a_gateway_that_drains_still_continues_its_streams(bed: Bed) -> None:
 
 
 def test_with_mutual_tls_the_relay_is_reached_and_reaches_regions(
-    tmp_path: Path, model: Path, make_bed: Callable[..., Bed]
+    tmp_path: Path, real: MakeEngine, make_bed: Callable[..., Bed]
 ) -> None:
     certificates.authority(tmp_path / "tls")
     certificates.certificate(tmp_path / "tls")
     bed = make_bed(
-        regions={"us": 1, "eu": 1}, model=model, relay_flags=(), timing={"peer_tls": str(tmp_path / "tls")}
+        regions={"us": 1, "eu": 1}, make_engine=real, relay_flags=(), timing={"peer_tls": str(tmp_path / "tls")}
     )  # fmt: skip
     bed.start(edge=False)
     url = bed.gateways["us"].url
@@ -310,9 +315,9 @@ def test_with_mutual_tls_the_relay_is_reached_and_reaches_regions(
 
 
 def test_a_single_region_continues_with_the_engine_that_is_left_or_comes_back(
-    model: Path, make_bed: Callable[..., Bed]
+    real: MakeEngine, make_bed: Callable[..., Bed]
 ) -> None:
-    bed = make_bed(regions={"us": 1}, model=model, relay_flags=())
+    bed = make_bed(regions={"us": 1}, make_engine=real, relay_flags=())
     bed.start(edge=False)
     url = bed.gateways["us"].url
     undisturbed = ask(url)
@@ -324,3 +329,43 @@ def test_a_single_region_continues_with_the_engine_that_is_left_or_comes_back(
     got = ask(url, restart)
     assert got.seen() == undisturbed.seen()
     assert ": resumed from us in us" in got.raw
+
+
+@pytest.fixture(scope="module")
+def vllm_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """Two regions whose engines speak as vLLM does, without Holdfast's shim."""
+    bed = Bed(
+        tmp_path_factory.mktemp("vllm"), regions={"us": 1, "eu": 1}, make_engine=vllm, relay_flags=(),
+        protocol=EngineProtocol.HTTP1, route_fields={"progress_timeout": timedelta(seconds=2)},
+    )  # fmt: skip
+    try:
+        bed.start(edge=False)
+        yield bed
+    finally:
+        bed.stop()
+
+
+HANG = pytest.param(lambda server: server.signal(signal.SIGUSR1), id="hangs-behind-a-living-server")
+
+
+@pytest.mark.parametrize("content", [COMPLETION, CHAT], ids=["completion", "chat"])
+@pytest.mark.parametrize("fault", [KILL, HANG])
+def test_streams_of_plain_vllm_go_on_also_when_it_hangs(
+    vllm_bed: Bed, fault: Callable[[Server], None], content: Any
+) -> None:
+    engine = vllm_bed.engines["us-0"]
+    engine.kill()
+    engine.start()
+    address = vllm_bed.engine_addresses("us")[0]
+    wait_for(lambda: status_of(f"http://{address}:8000/health") == 200, "it is up")
+    vllm_bed.repair()
+    url = vllm_bed.gateways["us"].url
+    whole = ask(url, content=content)
+    assert whole.seen()["reasons"] == ["length"]
+    stop = whole.text[30:34]
+
+    got = ask(url, lambda: fault(engine), content=content, stop=["zzz", stop])
+
+    assert got.text == whole.text[: whole.text.find(stop)]
+    assert (got.seen()["reasons"], got.ended, got.seen()["frames"]) == (["stop"], True, 1)
+    assert ": resumed from us in eu" in got.raw or whole.text.find(stop) < 14
