@@ -26,8 +26,6 @@ from tests.integration.gateway.outbound_stand_in import (
 )
 from tests.integration.gateway.processes import RELAY_PORT, Server, relay
 
-from holdfast_gateway.relay.server import SEND_BUFFER_BYTES
-from holdfast_gateway.relay.upstream import BUFFER_BYTES
 from holdfast_gateway.render.streams import STREAMS
 
 pytestmark = pytest.mark.integration
@@ -324,8 +322,8 @@ async def test_a_client_that_does_not_read_stops_its_engine_and_not_others(
     bench.outbound.scripts["us"] = [REST]
     assert told(await bench.ask())[0] == "cd"
     assert flooded["bytes"] == taken
+    print(f"{taken} bytes were taken for a client that read none")
     assert memory(bench.relay.pid) < 300_000_000
-    assert SEND_BUFFER_BYTES + BUFFER_BYTES < 1_000_000
     client.close()
 
 
