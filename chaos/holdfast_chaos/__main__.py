@@ -128,7 +128,7 @@ def demo(
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent with every request; repeatable.")
 @click.option("--out", type=FOLDER, help="Write the report's files there.")
 def load(headers: tuple[str, ...], out: Path | None, output: str, **flags: Any) -> None:
-    """Send open-loop load to a server and report what came back; exit code 1 if a request failed or a stream was cut."""
+    """Send open-loop load to a server and report; exit code 1 if a request failed or a stream was cut."""
     spec = LoadSpec(headers=_headers(headers), **flags)
     started = datetime.now(UTC)
     with LoadProcess(spec) as process, LoadWatch(_progress_console(), process.records, spec.seconds) as watch:
