@@ -41,7 +41,13 @@ KEEP_SECONDS = 2.0
 DEATH_SECONDS = 5.0
 """For a child to die of what made it answer wrongly, so that its own words tell the cause."""
 STOP_SECONDS = 10.0
-WARM_UP = Task(0, Sampling(max_tokens=4, temperature=0.0), text="Hello", chosen=frozenset({"temperature"}))
+WARM_UP = (
+    Sampling(max_tokens=4, temperature=0.0),
+    Sampling(max_tokens=4, temperature=1.0, top_p=0.9),
+    Sampling(max_tokens=4, temperature=0.0, logprobs=0),
+)
+"""vLLM compiles what samples and what tells log probabilities when it is first asked to, for seconds in which no step
+completes: not while users wait."""
 
 
 class VllmEngine:
@@ -191,7 +197,9 @@ class VllmEngine:
         models = await self._get("/v1/models")
         self._report(Loaded(vllm_api.max_model_len(models or ""), top_logprobs=self._top_logprobs))
         try:
-            await self._generate(WARM_UP, lambda _: None)
+            for sampling in WARM_UP:
+                task = Task(0, sampling, text="Hello", chosen=frozenset({"temperature", "top_p"}))
+                await self._generate(task, lambda _: None)
         except EngineError as error:
             await self._fail_late(f"The warm-up generation failed: {error}")
         else:
