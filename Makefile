@@ -4,10 +4,11 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM_VENV := out/vllm-venv
+TRITON_VENV := out/triton-venv
 FAULT ?= kill
 FUZZ_REQUESTS ?= 10000
 
-.PHONY: help setup check test unit test-safety integration fuzz e2e test-vllm demo bench generate requirements testbed-up testbed-down clean
+.PHONY: help setup check test unit test-safety integration fuzz e2e test-vllm test-triton demo bench generate requirements testbed-up testbed-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -63,6 +64,16 @@ $(VLLM_VENV)/.ready: tests/integration/engine/vllm_model.py
 
 out/vllm-model/config.json: $(VLLM_VENV)/.ready
 	PYTHONPATH=engine_image $(VLLM_VENV)/bin/python tests/integration/engine/vllm_model.py model out/vllm-model
+
+test-triton: setup out/triton/tritonserver ## What engines must keep, with the real Triton on CPU (0.4 GB)
+	HOLDFAST_TRITON_SERVER=$(abspath out/triton/tritonserver) HOLDFAST_TRITON_MODELS=$(abspath out/triton/models) \
+	  $(BIN)/pytest tests/integration/engine/test_engine_contract.py tests/integration/engine/test_engine_triton.py
+
+# The wheel has Triton's own server and its Python backend.
+out/triton/tritonserver: tests/integration/engine/triton_setup.py tests/integration/engine/triton_model/model.py
+	python3 -m venv $(TRITON_VENV)
+	$(TRITON_VENV)/bin/pip install --quiet --disable-pip-version-check nvidia-pytriton==0.7.0 'numpy<2'
+	$(TRITON_VENV)/bin/python tests/integration/engine/triton_setup.py out/triton
 
 demo: setup ## Three regions, load, one dies: FAULT=kill|freeze|cut
 	$(BIN)/python -m holdfast_chaos demo --fault $(FAULT)

@@ -61,12 +61,15 @@ def main() -> None:
 
 
 @main.command(context_settings={"auto_envvar_prefix": "HOLDFAST_SERVE"})
-@click.option("--engine", "kind", type=click.Choice(["openvino", "vllm"]), default="openvino", show_default=True)
+@click.option(
+    "--engine", "kind", type=click.Choice(["openvino", "vllm", "triton"]), default="openvino", show_default=True
+)
 @click.option(
     "--model",
     callback=_source,
     metavar="SOURCE",
-    help="A path, hf://, s3:// or oci://; for the CPU engine a GGUF file or a directory with one.",
+    help="A path, hf://, s3:// or oci://; for the CPU engine a GGUF file or a directory with one, for Triton a model "
+    "repository.",
 )
 @_SHA256
 @_CACHE
@@ -141,7 +144,8 @@ def main() -> None:
     show_default=True,
     help="Where the cause of a bad end is left, if the file is there.",
 )
-@click.option("--engine-command", help="What starts vLLM's server, instead of vLLM's module in `python3`.")
+@click.option("--engine-command", help="What starts the server of vLLM (default: its module in `python3`) or Triton.")
+@click.option("--triton-model", metavar="NAME", help="Which model of Triton's repository; default: its only one.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE_ARGS]...")
 @click.pass_context
 def serve(
@@ -169,12 +173,13 @@ def serve(
     sleep_after: float,
     termination_log: Path,
     engine_command: str | None,
+    triton_model: str | None,
     arguments: tuple[str, ...],
 ) -> None:
     """Serve a model with OpenAI's API; it is fetched and verified first where that is asked for.
 
-    What follows -- is given to vLLM's server as it is. Each option can also be given as an environment variable:
-    HOLDFAST_SERVE_MAX_QUEUE for --max-queue.
+    What follows -- is given to vLLM's or Triton's server as it is. Each option can also be given as an environment
+    variable: HOLDFAST_SERVE_MAX_QUEUE for --max-queue.
     """
     from holdfast_engine.admission import PROBE_PLACES
     from holdfast_engine.engines.openvino import OpenVinoEngine
@@ -183,6 +188,8 @@ def serve(
     from holdfast_engine.server import serve as run
     from holdfast_engine.wire import WorkerConfig
 
+    if triton_model is not None and kind != "triton":
+        raise click.UsageError("--triton-model is Triton's.")
     if step_interval >= progress_timeout:
         raise click.UsageError("--step-interval must be less than --progress-timeout.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -193,6 +200,8 @@ def serve(
     wanted = None if model is None else WantedModel(model, sha256, model_cache)
     if kind == "vllm":
         run(*_vllm(context, wanted, config, engine_command, arguments))
+    if kind == "triton":
+        run(*_triton(context, wanted, config, engine_command, triton_model, arguments))
     if wanted is None or arguments or engine_command:
         raise click.UsageError("The CPU engine takes --model with a GGUF file, and no arguments of its own.")
     worker = WorkerConfig(
@@ -218,16 +227,45 @@ def _vllm(
     from holdfast_engine.engines import vllm_api
     from holdfast_engine.engines.vllm import COMMAND, VllmEngine
 
-    for name in CPU_ONLY:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} is the CPU engine's; vLLM's arguments follow --.")
-    if model is None and context.params["sha256"]:
-        raise click.UsageError("--sha256 is compared with the model that --model names before --.")
+    _check_options(context, model, "vLLM", CPU_ONLY)
     try:
         engine = VllmEngine(arguments, config.served_name, model, command or COMMAND, sleeps=config.sleep_after > 0)
         return engine, replace(config, limits=replace(config.limits, places=vllm_api.places(arguments)))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _triton(
+    context: click.Context,
+    model: WantedModel | None,
+    config: ServeConfig,
+    command: str | None,
+    triton_model: str | None,
+    arguments: tuple[str, ...],
+) -> tuple[Engine, ServeConfig]:
+    """Triton does not tell how many requests its model works on at once: --max-num-seqs does, where it is given."""
+    from holdfast_engine.engines.triton import COMMAND, TritonEngine
+    from holdfast_engine.engines.vllm_api import DEFAULT_PLACES
+
+    _check_options(context, model, "Triton", tuple(name for name in CPU_ONLY if name != "max_num_seqs"))
+    if config.sleep_after:
+        raise click.UsageError("Triton cannot sleep: leave out --sleep-after.")
+    by_default = context.get_parameter_source("max_num_seqs") is ParameterSource.DEFAULT
+    places = DEFAULT_PLACES if by_default else context.params["max_num_seqs"]
+    try:
+        engine = TritonEngine(arguments, model, triton_model, command or COMMAND)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return engine, replace(config, limits=replace(config.limits, places=places))
+
+
+def _check_options(context: click.Context, model: WantedModel | None, engine: str, others: tuple[str, ...]) -> None:
+    """Raise UsageError for options that are of no use with an engine whose server is a child process."""
+    for name in others:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is the CPU engine's; {engine}'s arguments follow --.")
+    if model is None and context.params["sha256"]:
+        raise click.UsageError("--sha256 is compared with the model that --model names before --.")
 
 
 @main.command()

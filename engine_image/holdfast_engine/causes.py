@@ -90,6 +90,7 @@ _TABLE: tuple[tuple[CauseReason, re.Pattern[str]], ...] = tuple(
                 r"Can't load the (configuration|model|tokenizer)|Cannot find any model weights",
                 r"does not appear to have a file named|Invalid repository ID",
                 r"HFValidationError|LocalEntryNotFoundError|Repository Not Found",
+                r"failed to stat file|Python model file not found",
                 r"(FileNotFoundError|No such file or directory).*(model|safetensors|gguf|config\.json|\.bin)",
             ),
         ),
@@ -99,20 +100,26 @@ _TABLE: tuple[tuple[CauseReason, re.Pattern[str]], ...] = tuple(
         ),
     )
 )
-_QUIET = re.compile(r"\b(DEBUG|INFO|WARNING)\b:? +(\d\d-\d\d \d\d:|\[|\d+\.\d+)|^(DEBUG|INFO|WARNING):")
-"""Lines of vLLM's and uvicorn's loggers that report no error, whatever they speak of."""
+_QUIET = re.compile(
+    r"\b(DEBUG|INFO|WARNING)\b:? +(\d\d-\d\d \d\d:|\[|\d+\.\d+)|^(DEBUG|INFO|WARNING):"
+    r"|^[IW]\d{4} \d\d:\d\d:\d\d\.\d+ |^[|+][ -]"
+)
+"""Lines of vLLM's, uvicorn's and Triton's loggers that report no error, whatever they speak of; Triton's tables."""
+_TRITON = re.compile(r'^[EF]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\] +"?(?P<said>.*?)(\\n.*)?"?$')
+"""An error of Triton's, and the first line of what it says."""
 _PREFIX = re.compile(r"^(\([^()]*pid=\d+\) ?)*((ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?\s*")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ERROR = re.compile(r"^[\w.]*(Error|Exception|Exit|Interrupt)\b(:|$)|\b(error|fatal|failed|panic)\b", re.IGNORECASE)
 _NO_CAUSE = re.compile(
     r'^(File "|[\^~]+$|Traceback |During handling|The above exception|frame #)|See root cause above|failed to start\.$'
+    r"|failed to load all models$|CudaDriverHelper has not been initialized"
 )
 """Lines around a cause, and those that point at another."""
 
 
 def tell(lines: Sequence[str], returncode: int | None) -> Cause:
     """The cause of an end. `returncode` as of subprocess: negative = the signal, None = it did not end by itself."""
-    said = [_PREFIX.sub("", line).strip() for line in map(_plain, lines) if not _QUIET.search(line)]
+    said = [_said(line) for line in map(_plain, lines) if not _QUIET.search(line)]
     said = [line for line in said if line and not _NO_CAUSE.search(line)]
     if returncode == -9:
         return Cause(CauseReason.KILLED, "Ended by signal 9, as by the kernel when memory runs out.")
@@ -122,6 +129,13 @@ def tell(lines: Sequence[str], returncode: int | None) -> Cause:
     last = next((line for line in reversed(said) if _ERROR.search(line)), said[-1] if said else None)
     how = _how(returncode)
     return Cause(CauseReason.FAILED, how if last is None else _short(f"{last} ({how})"))
+
+
+def _said(line: str) -> str:
+    """What a line says, without what its logger puts around it."""
+    if (found := _TRITON.match(line)) is not None:
+        return found["said"]
+    return _PREFIX.sub("", line).strip()
 
 
 def exit_code(returncode: int | None) -> int:

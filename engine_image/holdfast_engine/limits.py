@@ -43,6 +43,12 @@ class Limits:
         return InvalidRequestError(message, code="prompt_too_long", param="prompt")
 
 
+def check_ids(wanted: bool, loaded: Loaded) -> None:
+    """Raises InvalidRequestError when token ids are asked for that the engine does not tell."""
+    if wanted and not loaded.tells_ids:
+        raise InvalidRequestError("This engine tells no token ids.", code="unsupported")
+
+
 def check_logprobs(sampling: Sampling, loaded: Loaded) -> None:
     """Raises InvalidRequestError when the engine cannot tell the log probabilities that are asked for."""
     wanted, most = sampling.logprobs, loaded.top_logprobs

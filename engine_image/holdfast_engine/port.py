@@ -52,6 +52,8 @@ class Loaded:
 
     max_model_len: int | None
     vocabulary: Vocabulary | None = None
+    tells_ids: bool = True
+    """Whether token ids are told at all; an engine that gives text alone counts its tokens."""
     top_logprobs: int | None = None
     """Alternatives that it can tell the log probabilities of, at most; None = not even the chosen token's."""
 
@@ -67,6 +69,12 @@ class Accepted:
 
     id: int
     prompt_ids: list[int]
+    count: int | None = None
+    """The prompt's tokens, where their ids are not told."""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt_ids) if self.count is None else self.count
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,12 @@ class Output:
     text: str | None = None
     logprobs: list[TokenLogprobs] | None = None
     """One for each of `token_ids`, where they were asked for."""
+    count: int | None = None
+    """The new tokens, where their ids are not told."""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.token_ids) if self.count is None else self.count
 
 
 @dataclass(frozen=True)

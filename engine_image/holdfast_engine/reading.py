@@ -39,6 +39,11 @@ class AnswerReader:
         self._logprobs: deque[TokenLogprobs] = deque()
 
     @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, once it is accepted."""
+        return self._generation.prompt_tokens
+
+    @property
     def token_count(self) -> int:
         """Tokens generated so far."""
         return self._assembler.token_count
@@ -55,7 +60,7 @@ class AnswerReader:
         if output.text is None:
             piece = self._assembler.add(output.token_ids)
         else:
-            piece = self._assembler.add_text(output.text, output.token_ids)
+            piece = self._assembler.add_text(output.text, output.token_ids, output.tokens)
         if piece.stopped:
             return self._new(piece.text, piece.token_ids, "stop")
         if reason is None:

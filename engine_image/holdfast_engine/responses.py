@@ -54,7 +54,7 @@ class GeneratedResponse(GenerationResponse):
         prompt_ids = await self._reader.prompt_ids()
         kind = answers.ChatAnswer if isinstance(self._request, ChatRequest) else answers.CompletionAnswer
         returned = prompt_ids if self._request.return_token_ids else None
-        return kind(self._id, self._request.model, int(time.time()), returned), len(prompt_ids)
+        return kind(self._id, self._request.model, int(time.time()), returned), self._reader.prompt_tokens
 
     async def _send_whole(self, send: Send) -> str:
         answer, prompt_tokens = await self._prompt()

@@ -256,8 +256,8 @@ class Shim:
                 self.health.loaded = True
                 self.rest.idle()
                 logger.info("ready: warm-up generation succeeded")
-            case Accepted(id, prompt_ids):
-                self._accept(id, prompt_ids)
+            case Accepted():
+                self._accept(event)
             case Refused(id, error):
                 if (generation := self._left(id)) is not None:
                     generation.tell(error)
@@ -271,17 +271,17 @@ class Shim:
             case Failed():
                 self._fail(event)
 
-    def _accept(self, id: int, prompt_ids: list[int]) -> None:
-        if (generation := self._known.get(id)) is None:
+    def _accept(self, accepted: Accepted) -> None:
+        if (generation := self._known.get(accepted.id)) is None:
             return
-        generation.started = True
-        if (error := self.limits.refusal_of_prompt(len(prompt_ids))) is not None and not generation.probe:
+        generation.started, generation.prompt_tokens = True, accepted.tokens
+        if (error := self.limits.refusal_of_prompt(accepted.tokens)) is not None and not generation.probe:
             generation.tell(error)
-            self.engine.cancel(id)
+            self.engine.cancel(accepted.id)
             return
-        generation.tell(prompt_ids)
+        generation.tell(accepted.prompt_ids)
         if not generation.probe:
-            self._metrics.prompt_accepted(len(prompt_ids))
+            self._metrics.prompt_accepted(accepted.tokens)
 
     def _stuck(self, what: str) -> None:
         self._hear(Failed(Cause(CauseReason.FAILED, what)))
@@ -305,8 +305,8 @@ class Shim:
             generation = self._known.get(output.id)
             if generation is None:
                 continue
-            if output.token_ids:
-                self._measure(generation, len(output.token_ids), now)
+            if output.tokens:
+                self._measure(generation, output.tokens, now)
             generation.tell(output)
             if output.reason is not None:
                 self._left(output.id)

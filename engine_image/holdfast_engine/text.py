@@ -84,10 +84,10 @@ class TextAssembler:
             return Piece("", [], stopped=False)
         return self._take(stopped=False)
 
-    def add_text(self, text: str, tokens: Sequence[int]) -> Piece:
-        """Take text that the engine made, and the tokens it came from; such text is held back by the engine until it is
-        valid, so that tokens without text wait for those that complete it."""
-        self.token_count += len(tokens)
+    def add_text(self, text: str, tokens: Sequence[int], count: int) -> Piece:
+        """Take text that the engine made, and the tokens it came from, or only their number; such text is held back by
+        the engine until it is valid, so that tokens without text wait for those that complete it."""
+        self.token_count += count
         self._token_ids += tokens
         certain, stopped = self._stops.add(text)
         self._text += certain

@@ -35,6 +35,7 @@ from holdfast_engine.wire import (
 
 WARM_UP_ID = 0
 WARM_UP_TOKENS = 4
+GATHER_SECONDS = 0.002
 _PR_SET_PDEATHSIG = 1
 
 
@@ -77,8 +78,41 @@ class RefusedError(Exception):
         self.status, self.code = status, code
 
 
+class Gathering:
+    """What came of steps that are much shorter than anybody would notice, told together.
+
+    A message costs both processes about as much as a token's step of a tiny model. Nothing waits for longer than
+    `GATHER_SECONDS`, no first token waits at all, and with steps that take as long as a real model's none does.
+    """
+
+    def __init__(self) -> None:
+        self._news: dict[int, tuple[int, list[int], str | None]] = {}
+        self._logprobs: dict[int, list[float]] = {}
+        self._since = 0.0
+
+    def add(self, outputs: Mapping[int, Produced], with_logprobs: set[int], now: float) -> None:
+        """What one step that ended `now` produced; `with_logprobs` are the requests that asked for those."""
+        if not self._news:
+            self._since = now
+        for id, output in outputs.items():
+            before = self._news.get(id, (id, [], None))[1]
+            self._news[id] = (id, before + output.tokens, output.finish_reason)
+            if id in with_logprobs:
+                self._logprobs[id] = self._logprobs.get(id, []) + output.logprobs
+
+    def due(self, now: float, step_seconds: float) -> bool:
+        """Whether they would wait too long for another step, which may take `step_seconds`."""
+        return now - self._since + step_seconds >= GATHER_SECONDS
+
+    def take(self, cache_usage: float) -> Progress:
+        """All of it, in one report."""
+        report = Progress(list(self._news.values()), list(self._logprobs.items()), cache_usage)
+        self._news, self._logprobs = {}, {}
+        return report
+
+
 class GenerationLoop:
-    """Decides nothing about health: it reports each step, and the HTTP process judges."""
+    """Decides nothing about health: it reports its steps, and the HTTP process judges."""
 
     def __init__(
         self,
@@ -92,6 +126,9 @@ class GenerationLoop:
         self._step_interval = step_interval
         self._clock = clock
         self._running: set[int] = set()
+        self._begun: set[int] = set()
+        """Those of which a token was told."""
+        self._gathering = Gathering()
         self._with_logprobs: set[int] = set()
         self._next_step = clock()
 
@@ -179,15 +216,20 @@ class GenerationLoop:
 
     def _forget(self, requests: set[int]) -> None:
         self._running -= requests
+        self._begun -= requests
         self._with_logprobs -= requests
 
     def _step(self) -> None:
+        begun = self._clock()
         outputs = self._model.step()
-        logprobs = [(id, output.logprobs) for id, output in outputs.items() if id in self._with_logprobs]
-        self._forget({id for id, output in outputs.items() if output.finish_reason is not None})
-        usage = self._model.cache_usage() if self._running else 0.0
-        news = [(id, output.tokens, output.finish_reason) for id, output in outputs.items()]
-        self._mailbox.send(Progress(news, logprobs, usage))
+        now = self._clock()
+        self._gathering.add(outputs, self._with_logprobs, now)
+        ended = {id for id, output in outputs.items() if output.finish_reason is not None}
+        first = not self._begun.issuperset(outputs)
+        self._begun.update(outputs)
+        self._forget(ended)
+        if ended or first or self._step_interval or self._gathering.due(now, now - begun):
+            self._mailbox.send(self._gathering.take(self._model.cache_usage() if self._running else 0.0))
 
 
 def warm_up(model: Model) -> None:

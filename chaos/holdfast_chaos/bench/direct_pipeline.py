@@ -2,7 +2,8 @@
 
 The order is JSON, the answer one JSON object on standard output. Two kinds of orders:
 
-- `{"tokens": {"requests": N, "tokens": M}}`: N requests of M tokens at once; the seconds that they take.
+- `{"tokens": {"requests": N, "tokens": M}}`: N requests of M tokens at once; the seconds that they take, by the clock
+  and of processor time.
 - `{"batching": …}`: see `Batching`. Requests come at random moments, and are generated for in one of two ways.
   `continuous` lets each in when a place is free. `static` lets in as many as there are places only when all of the
   batch before are done; each sequence of a batch is generated for until its longest is complete, as a model's plain
@@ -49,14 +50,14 @@ def greedy(tokens: int) -> Sampling:
     return Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
 
 
-def generate_at_once(model: Inference, requests: int, tokens: int) -> float:
-    """Seconds for all of them."""
-    begun = time.perf_counter()
+def generate_at_once(model: Inference, requests: int, tokens: int) -> tuple[float, float]:
+    """Seconds for all of them, by the clock and of processor time."""
+    begun, used = time.perf_counter(), time.process_time()
     for id in range(1, requests + 1):
         model.add(id, PROMPT, tokens, greedy(tokens))
     while model.has_work():
         model.step()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, time.process_time() - used
 
 
 def run(model: Inference, plan: Batching) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def main() -> None:
     warm_up(model)
     if (tokens := order.get("tokens")) is not None:
         generate_at_once(model, tokens["requests"], 8)
-        print(json.dumps({"seconds": [generate_at_once(model, **tokens) for _ in range(order["rounds"])]}))
+        print(json.dumps(generate_at_once(model, **tokens)))
     else:
         print(json.dumps([run(model, Batching(**plan)) for plan in order["batching"]]))
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from holdfast_engine.errors import InvalidRequestError
-from holdfast_engine.kserve.requests import INPUTS, InferRequest
+from holdfast_engine.kserve.requests import INPUTS, TOKEN_IDS, InferRequest
 from holdfast_engine.kserve.tensors import Tensor, decode, encode, from_values, to_json
 from holdfast_engine.protocol import validated
 
@@ -100,7 +100,7 @@ def infer_body(
 def generate_object(model: str, version: str, id: str, tensors: Sequence[Tensor]) -> Json:
     """The answer of the generate extension: outputs of one element are that element."""
     values = {tensor.name: to_json(tensor) for tensor in tensors}
-    plain = {name: each[0] if name != "output_ids" else each for name, each in values.items()}
+    plain = {name: each if name in TOKEN_IDS else each[0] for name, each in values.items()}
     return {**_names(model, version, id), **plain}
 
 

@@ -9,9 +9,10 @@ from importlib import metadata as packages
 
 from holdfast_engine.errors import InvalidRequestError, UnknownModelError
 from holdfast_engine.kserve import metadata
-from holdfast_engine.kserve.outputs import tensors
+from holdfast_engine.kserve.outputs import Told, tensors
 from holdfast_engine.kserve.requests import Asked, InferRequest, ask
 from holdfast_engine.kserve.tensors import Tensor
+from holdfast_engine.limits import check_ids
 from holdfast_engine.reading import AnswerReader, NewText
 from holdfast_engine.shim import Prompt, Shim
 
@@ -28,15 +29,16 @@ class Answer:
 
     async def parts(self) -> AsyncIterator[tuple[list[Tensor], str | None]]:
         """Outputs and, with the last ones, the finish reason; only a stream has several. Raises EngineError."""
-        input_tokens = len(await self.reader.prompt_ids())
+        prompt_ids = await self.reader.prompt_ids()
         counted, reason = 0, None
         while reason is None:
             new = await (self.reader.next() if self.asked.stream else self._whole())
             reason = new.reason
             if new.text or new.token_ids or reason:
                 count = self.reader.token_count
-                yield tensors(self.asked, new, input_tokens, count - counted), reason
-                counted = count
+                told = Told(new, prompt_ids, self.reader.prompt_tokens, count - counted)
+                yield tensors(self.asked, told), reason
+                counted, prompt_ids = count, []
 
     async def _whole(self) -> NewText:
         new = await self.reader.rest()
@@ -63,6 +65,7 @@ class Front:
         asked = ask(request)
         if asked.stream and not streams:
             raise InvalidRequestError(NO_STREAM, param="stream")
+        check_ids(asked.wants_ids, self.shim.loaded)
         completion = asked.completion
         given = completion.prompt
         prompt = Prompt(text=given) if isinstance(given, str) else Prompt(token_ids=given)
@@ -74,7 +77,7 @@ class Front:
             priority=asked.priority,
             timeout=asked.timeout,
         )
-        reader = AnswerReader(generation, self.shim.vocabulary, completion.stops, asked.whole_pieces)
+        reader = AnswerReader(generation, self.shim.vocabulary, completion.stops, asked.wants_ids)
         return Answer(request.id, asked, reader)
 
     def live(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -44,6 +45,27 @@ def read_request(message: pb.ModelInferRequest) -> InferRequest:
         wanted=[output.name for output in message.outputs],
         parameters={name: _parameter(value) for name, value in message.parameters.items()},
     )
+
+
+def request(
+    model: str, id: str, tensors: Sequence[Tensor], wanted: Sequence[str], parameters: Mapping[str, bool]
+) -> pb.ModelInferRequest:
+    """The message that asks another server."""
+    message = pb.ModelInferRequest(model_name=model, id=id)
+    for tensor in tensors:
+        message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        message.raw_input_contents.append(encode(tensor))
+    for name in wanted:
+        message.outputs.add(name=name)
+    for name, value in parameters.items():
+        message.parameters[name].bool_param = value
+    return message
+
+
+def read_outputs(message: pb.ModelInferResponse) -> list[Tensor]:
+    """The outputs of another server's answer, in their binary form."""
+    pairs = zip(message.outputs, message.raw_output_contents, strict=True)
+    return [decode(each.name, each.datatype, each.shape, data) for each, data in pairs]
 
 
 def response(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast_engine.kserve.outputs import OUTPUTS
-from holdfast_engine.kserve.requests import IDS, INPUTS
+from holdfast_engine.kserve.requests import IDS, INPUTS, TOKEN_IDS
 
 Json = dict[str, Any]
 VERSION = "1"
 """Of the model: an engine has one."""
-_VARYING = {IDS, "output_ids"}
+_VARYING = {IDS, *TOKEN_IDS}
 
 
 def server(version: str) -> Json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from holdfast_engine.kserve.requests import TEXT_OUTPUT, Asked
 from holdfast_engine.kserve.tensors import Tensor, text_tensor
 from holdfast_engine.reading import NewText
@@ -12,21 +14,32 @@ OUTPUTS = {
     "num_input_tokens": "UINT32",
     "num_output_tokens": "UINT32",
     "output_ids": "INT32",
+    "prompt_ids": "INT32",
 }
 
 
-def tensors(asked: Asked, new: NewText, input_tokens: int, output_tokens: int) -> list[Tensor]:
-    """The outputs that were asked for. `output_tokens` are those of this piece, as in Triton's vLLM backend, which also
-    writes "None" for the finish reason until there is one."""
-    made = {
-        TEXT_OUTPUT: lambda: text_tensor(TEXT_OUTPUT, new.text),
-        "finish_reason": lambda: text_tensor("finish_reason", str(new.reason)),
-        "num_input_tokens": lambda: _counts("num_input_tokens", "UINT32", [input_tokens]),
-        "num_output_tokens": lambda: _counts("num_output_tokens", "UINT32", [output_tokens]),
-        "output_ids": lambda: _counts("output_ids", "INT32", new.token_ids),
+@dataclass(frozen=True)
+class Told:
+    """A piece of an answer. `prompt_ids` come with the first one; `output_tokens` are those of this piece."""
+
+    new: NewText
+    prompt_ids: list[int]
+    input_tokens: int
+    output_tokens: int
+
+
+def tensors(asked: Asked, told: Told) -> list[Tensor]:
+    """The outputs that were asked for. As Triton's vLLM backend has it, no finish reason yet is "None"."""
+    texts = {TEXT_OUTPUT: told.new.text, "finish_reason": str(told.new.reason)}
+    numbers = {
+        "num_input_tokens": [told.input_tokens],
+        "num_output_tokens": [told.output_tokens],
+        "output_ids": told.new.token_ids,
+        "prompt_ids": told.prompt_ids,
     }
-    return [made[name]() for name in asked.outputs]
-
-
-def _counts(name: str, datatype: str, values: list[int]) -> Tensor:
-    return Tensor(name, datatype, (len(values),), list(values))
+    return [
+        text_tensor(name, texts[name])
+        if name in texts
+        else Tensor(name, OUTPUTS[name], (len(numbers[name]),), numbers[name])
+        for name in asked.outputs
+    ]

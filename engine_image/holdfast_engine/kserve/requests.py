@@ -19,8 +19,9 @@ from holdfast_engine.protocol import CompletionRequest, validated
 TEXT, IDS, STREAM, SAMPLING = "text_input", "input_ids", "stream", "sampling_parameters"
 EXCLUDE_INPUT = "exclude_input_in_output"
 TEXT_OUTPUT = "text_output"
-OPTIONAL_OUTPUTS = ("finish_reason", "num_input_tokens", "num_output_tokens", "output_ids")
+OPTIONAL_OUTPUTS = ("finish_reason", "num_input_tokens", "num_output_tokens", "output_ids", "prompt_ids")
 """Given when named among the wanted outputs, or with the input `return_…`."""
+TOKEN_IDS = frozenset({"output_ids", "prompt_ids"})
 INPUTS: dict[str, tuple[str, ...]] = {
     TEXT: ("BYTES",),
     IDS: ("INT32", "INT64"),
@@ -63,8 +64,8 @@ class Asked:
     """Seconds in which the answer is of use."""
 
     @property
-    def whole_pieces(self) -> bool:
-        return "output_ids" in self.outputs
+    def wants_ids(self) -> bool:
+        return not TOKEN_IDS.isdisjoint(self.outputs)
 
 
 def ask(request: InferRequest) -> Asked:

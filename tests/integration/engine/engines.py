@@ -20,6 +20,7 @@ STAND_IN = shlex.join([sys.executable, str(Path(__file__).with_name("vllm_stand_
 REAL_ARGUMENTS = ("--max-model-len", "8192", "--max-num-seqs", "8", "--dtype", "float32", "--enforce-eager")
 REAL_ARGUMENTS += ("--logits-processors", "vllm_pace:Pace")
 PACE = ("--step-interval", "0.03")
+TRITON, TRITON_MODELS = os.environ.get("HOLDFAST_TRITON_SERVER"), os.environ.get("HOLDFAST_TRITON_MODELS")
 REAL_PYTHON, REAL_MODEL = os.environ.get("HOLDFAST_VLLM_PYTHON"), os.environ.get("HOLDFAST_VLLM_MODEL")
 
 
@@ -45,29 +46,38 @@ def start_real_vllm(_: Path, *options: str, paced: bool = False) -> EngineProces
     return EngineProcess(None, *shim, "--", *REAL_ARGUMENTS)
 
 
+def start_triton(kind: str) -> Callable[..., EngineProcess]:
+    """The real Triton, with the repository `kind` of tests/integration/engine/triton_setup.py."""
+
+    def start(_: Path, *options: str, paced: bool = False) -> EngineProcess:
+        repository = Path(str(TRITON_MODELS)) / kind
+        return EngineProcess(repository, "--engine", "triton", "--engine-command", str(TRITON), *options)
+
+    return start
+
+
 @dataclass(frozen=True)
 class EngineKind:
     name: str
     start: Callable[..., EngineProcess]
-    own_metrics: bool
-    """Whether its process has metrics of its own."""
-    alternatives: int
-    """Of each token, whose log probabilities it can tell; not more than two."""
+    metrics: tuple[str, str] | None = None
+    """The option that has the port of the process's own metrics, and a pattern of its numbers of requests there."""
+    alternatives: int | None = None
+    """Of each token, whose log probabilities it can tell, not more than two; None = it tells none."""
+    tells_ids: bool = True
+    chats: bool = True
 
     def works_on(self, engine: EngineProcess) -> int:
         """Requests that the engine's own process counts, beside what the shim says."""
-        if not self.own_metrics:
+        if self.metrics is None:
             return 0
-        page = urllib.request.urlopen(f"http://127.0.0.1:{child_port(engine)}/metrics").read().decode()
-        return int(
-            sum(
-                float(value) for value in re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", page, re.M)
-            )
-        )
+        option, pattern = self.metrics
+        page = urllib.request.urlopen(f"http://127.0.0.1:{child_port(engine, option)}/metrics").read().decode()
+        return int(sum(float(value) for value in re.findall(rf"^{pattern}\{{.*\}} (\S+)$", page, re.M)))
 
 
-def child_port(engine: Any) -> int:
-    return int(child_argument(engine, "--port"))
+def child_port(engine: Any, option: str = "--port") -> int:
+    return int(child_argument(engine, option))
 
 
 def child_argument(engine: Any, name: str) -> str:
@@ -86,5 +96,12 @@ def wait_gone(pid: int) -> None:
     wait_until(gone, f"process {pid} to end")
 
 
-VLLM = EngineKind("vllm", start_real_vllm if REAL_PYTHON else start_vllm, own_metrics=True, alternatives=2)
-KINDS = [VLLM] if REAL_PYTHON else [EngineKind("openvino", start_openvino, own_metrics=False, alternatives=0), VLLM]
+VLLM_METRICS = ("--port", "vllm:num_requests_(?:running|waiting)")
+VLLM = EngineKind("vllm", start_real_vllm if REAL_PYTHON else start_vllm, VLLM_METRICS, alternatives=2)
+TRITON_METRICS = ("--metrics-port", "tiny_requests")
+TRITONS = [
+    EngineKind("triton-ids", start_triton("ids"), TRITON_METRICS, chats=False),
+    EngineKind("triton-text", start_triton("text"), TRITON_METRICS, tells_ids=False, chats=False),
+]
+OPENVINO = EngineKind("openvino", start_openvino, alternatives=0)
+KINDS = TRITONS if TRITON else [VLLM] if REAL_PYTHON else [OPENVINO, VLLM]

@@ -1,7 +1,9 @@
 """What every engine behind the port must keep, seen through the shim's HTTP API: one list of expectations for all.
 
 `openvino` is the real CPU engine. `vllm` is vLLM's side of the port with a stand-in for the child process that speaks
-vLLM's HTTP API. With HOLDFAST_VLLM_PYTHON and HOLDFAST_VLLM_MODEL set (`make test-vllm` does), it is the real vLLM.
+vLLM's HTTP API. With HOLDFAST_VLLM_PYTHON and HOLDFAST_VLLM_MODEL set (`make test-vllm` does), it is the real vLLM;
+with HOLDFAST_TRITON_SERVER and HOLDFAST_TRITON_MODELS (`make test-triton`) the real Triton, with a model that tells
+token ids and one that does not.
 """
 
 from __future__ import annotations
@@ -62,6 +64,25 @@ def own(kind: EngineKind, model: Path) -> Iterator[Launch]:
         engine.stop()
 
 
+@pytest.fixture
+def ids(kind: EngineKind) -> None:
+    """For tests that are about token ids."""
+    if not kind.tells_ids:
+        pytest.skip("this engine gives text alone, and refuses to be asked for token ids")
+
+
+@pytest.fixture
+def chats(kind: EngineKind) -> None:
+    if not kind.chats:
+        pytest.skip("this engine takes text alone: nobody knows the model's chat template")
+
+
+@pytest.fixture
+def logprobs(kind: EngineKind) -> None:
+    if kind.alternatives is None:
+        pytest.skip("this engine tells no log probabilities, and refuses to be asked for them")
+
+
 def test_the_model_is_listed_under_its_served_name(shared: Any) -> None:
     (model,) = shared.client.get("/v1/models").json()["data"]
     assert model["id"] == "tiny"
@@ -82,19 +103,20 @@ def test_a_completion_has_text_usage_and_a_finish_reason(shared: Any) -> None:
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + 8
 
 
-def test_a_stream_carries_the_same_text_ids_and_usage_as_a_whole_answer(shared: Any) -> None:
-    asked = {"max_tokens": 40, "return_token_ids": True}
+def test_a_stream_carries_the_same_text_ids_and_usage_as_a_whole_answer(shared: Any, kind: EngineKind) -> None:
+    asked = {"max_tokens": 40, "return_token_ids": kind.tells_ids}
     whole = shared.ask(**asked).json()
     parts = events(shared.ask(stream=True, stream_options={"include_usage": True}, **asked).text)
     choices = [choice for part in parts for choice in part["choices"]]
     assert "".join(choice["text"] for choice in choices) == whole["choices"][0]["text"]
-    assert [id for choice in choices for id in choice["token_ids"]] == whole["choices"][0]["token_ids"]
-    assert choices[0]["prompt_token_ids"] == whole["choices"][0]["prompt_token_ids"]
     assert choices[-1]["finish_reason"] == whole["choices"][0]["finish_reason"]
     assert parts[-1]["usage"] == whole["usage"]
+    if kind.tells_ids:
+        assert [id for choice in choices for id in choice["token_ids"]] == whole["choices"][0]["token_ids"]
+        assert choices[0]["prompt_token_ids"] == whole["choices"][0]["prompt_token_ids"]
 
 
-def test_a_chat_streams_the_same_text_as_it_answers(shared: Any) -> None:
+def test_a_chat_streams_the_same_text_as_it_answers(shared: Any, chats: None) -> None:
     asked = {"model": "tiny", "messages": CHAT, "max_completion_tokens": 20, "temperature": 0, "return_token_ids": True}
     whole = shared.client.post("/v1/chat/completions", json=asked).json()
     streamed = events(shared.client.post("/v1/chat/completions", json={**asked, "stream": True}).text)
@@ -106,7 +128,9 @@ def test_a_chat_streams_the_same_text_as_it_answers(shared: Any) -> None:
     assert streamed[0]["prompt_token_ids"] == whole["prompt_token_ids"]
 
 
-def test_log_probabilities_come_with_each_token_whole_and_streamed(shared: Any, kind: EngineKind) -> None:
+def test_log_probabilities_come_with_each_token_whole_and_streamed(
+    shared: Any, kind: EngineKind, logprobs: None
+) -> None:
     asked = {"max_tokens": 12, "logprobs": kind.alternatives, "return_token_ids": True}
     whole = shared.ask(**asked).json()["choices"][0]
     parts = [part["choices"][0] for part in events(shared.ask(stream=True, **asked).text)]
@@ -123,7 +147,9 @@ def test_log_probabilities_come_with_each_token_whole_and_streamed(shared: Any, 
     assert streamed == pytest.approx(told["token_logprobs"], abs=1e-3)
 
 
-def test_a_chats_log_probabilities_have_the_bytes_of_its_text(shared: Any, kind: EngineKind) -> None:
+def test_a_chats_log_probabilities_have_the_bytes_of_its_text(
+    shared: Any, kind: EngineKind, logprobs: None, chats: None
+) -> None:
     asked = {"model": "tiny", "messages": CHAT, "max_tokens": 12, "temperature": 0, "logprobs": True}
     asked |= {"top_logprobs": kind.alternatives}
     choice = shared.client.post("/v1/chat/completions", json=asked).json()["choices"][0]
@@ -133,7 +159,7 @@ def test_a_chats_log_probabilities_have_the_bytes_of_its_text(shared: Any, kind:
 
 
 @pytest.mark.parametrize("after", [1, 16, 31])
-def test_a_fresh_request_with_the_first_ids_continues_exactly(shared: Any, after: int) -> None:
+def test_a_fresh_request_with_the_first_ids_continues_exactly(shared: Any, ids: None, after: int) -> None:
     whole = shared.ask(max_tokens=32, return_token_ids=True).json()["choices"][0]
     prompt = whole["prompt_token_ids"] + whole["token_ids"][:after]
     rest = shared.ask(prompt=prompt, max_tokens=32 - after, return_token_ids=True).json()["choices"][0]
@@ -148,16 +174,20 @@ def test_a_seed_makes_a_sampled_answer_repeatable(shared: Any) -> None:
     assert same[0] != shared.ask(seed=6, **sampled).json()["choices"]
 
 
-@pytest.mark.parametrize("ids", [False, True], ids=["text", "ids"])
+@pytest.mark.parametrize("with_ids", [False, True], ids=["text", "ids"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_stop_string_ends_the_answer_before_itself(shared: Any, stream: bool, ids: bool) -> None:
-    full = shared.ask(max_tokens=64, return_token_ids=True).json()["choices"][0]
+def test_a_stop_string_ends_the_answer_before_itself(
+    shared: Any, kind: EngineKind, stream: bool, with_ids: bool
+) -> None:
+    if with_ids and not kind.tells_ids:
+        pytest.skip("this engine gives text alone")
+    full = shared.ask(max_tokens=64, return_token_ids=kind.tells_ids).json()["choices"][0]
     stop = full["text"][20:25]
-    answer = shared.ask(max_tokens=64, stop=[stop, "never"], stream=stream, return_token_ids=ids)
+    answer = shared.ask(max_tokens=64, stop=[stop, "never"], stream=stream, return_token_ids=with_ids)
     choices = [part["choices"][0] for part in (events(answer.text) if stream else [answer.json()])]
     assert "".join(choice["text"] for choice in choices) == full["text"][: full["text"].index(stop)]
     assert choices[-1]["finish_reason"] == "stop"
-    if ids:
+    if with_ids:
         used = [id for choice in choices for id in choice["token_ids"]]
         assert used == full["token_ids"][: len(used)]
         assert len(used) < len(full["token_ids"])
@@ -174,13 +204,23 @@ def test_a_stop_string_ends_the_answer_before_itself(shared: Any, stream: bool, 
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_an_impossible_request_is_refused_and_the_engine_lives_on(
-    shared: Any, status: int, code: str | None, fields: dict[str, Any], stream: bool
+    shared: Any, kind: EngineKind, status: int, code: str | None, fields: dict[str, Any], stream: bool
 ) -> None:
+    if "prompt" in fields and not kind.tells_ids:
+        pytest.skip("this engine takes text alone")
     refused = shared.ask(stream=stream, **fields)
     assert refused.status_code == status
     error = refused.json()["error"]
     assert (error["code"], error["type"]) == (code, "invalid_request_error")
     assert shared.ask(max_tokens=1).status_code == 200
+
+
+@pytest.mark.parametrize("fields", [{"return_token_ids": True}, {"prompt": [5, 6]}], ids=["asked", "given"])
+def test_an_engine_that_knows_no_token_ids_says_so(shared: Any, kind: EngineKind, fields: dict[str, Any]) -> None:
+    if kind.tells_ids:
+        pytest.skip("this engine tells token ids")
+    refused = shared.ask(**fields)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsupported")
 
 
 def test_metrics_count_users_requests_and_no_observers(shared: Any) -> None:

@@ -91,3 +91,39 @@ def test_a_cause_is_one_short_line_without_colours() -> None:
 @pytest.mark.parametrize(("code", "exits"), [(0, 1), (None, 1), (3, 3), (-9, 137), (-15, 143)])
 def test_a_container_never_ends_well_when_its_engine_ends(code: int | None, exits: int) -> None:
     assert exit_code(code) == exits
+
+
+TRITON_LOADING = (
+    'W1121 21:52:34.130379 16271 pinned_memory_manager.cc:273] "CUDA driver version is insufficient for CUDA runtime"',
+    'E1121 21:52:34.130525 16271 server.cc:241] "CudaDriverHelper has not been initialized."',
+    'I1121 21:52:34.131680 16271 model_lifecycle.cc:472] "loading: tiny:1"',
+    "E1121 21:52:34.267417 16271 model_lifecycle.cc:642] \"failed to load 'tiny' version 1: Internal: {said}"
+    r'\n\nAt:\n  /models/tiny/1/model.py(1): <module>\n"',
+    "+-------+---------+-------------------------------+",
+    "| tiny  | 1       | UNAVAILABLE: CUDA error: busy |",
+    'I1121 21:52:34.267768 16271 server.cc:345] "Timeout 30: Found 0 live models and 0 in-flight requests"',
+    "error: creating server: Internal - failed to load all models",
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("RuntimeError: CUDA error: out of memory", CauseReason.GPU_OUT_OF_MEMORY),
+        ("ModuleNotFoundError: No module named 'vllm'", CauseReason.FAILED),
+        ("OSError: x is not a local folder and is not a valid model identifier", CauseReason.MODEL_NOT_FOUND),
+    ],
+)
+def test_triton_tells_which_model_does_not_load_and_why(said: str, reason: CauseReason) -> None:
+    cause = tell([line.replace("{said}", said) for line in TRITON_LOADING], 1)
+    assert cause.reason == reason
+    assert cause.text.startswith(f"failed to load 'tiny' version 1: Internal: {said}")
+    assert "At:" not in cause.text
+
+
+def test_triton_tells_that_there_is_no_repository() -> None:
+    lines = [
+        'I1121 21:57:38.340009 19231 server.cc:302] "No server context available. Exiting immediately."',
+        "error: creating server: Internal - failed to stat file /nonexistent",
+    ]
+    assert tell(lines, 1) == Cause(CauseReason.MODEL_NOT_FOUND, lines[1])

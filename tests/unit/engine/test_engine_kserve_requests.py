@@ -98,7 +98,7 @@ def test_a_request_means_the_same_by_http_and_by_grpc(
 )
 def test_an_answer_is_read_by_the_client_as_it_was_written(texts: list[str], ids: list[int], binary: bool) -> None:
     meant = asked(text_input="a", wanted=tuple(outputs.OUTPUTS))
-    made = outputs.tensors(meant, NewText(texts[0], ids, "stop"), 7, len(ids))
+    made = outputs.tensors(meant, outputs.Told(NewText(texts[0], ids, "stop"), [8, 9], 7, len(ids)))
     body, length = bodies.infer_body("tiny", "1", "r", made, {"": binary})
     http = triton_http.InferResult.from_response_body(body, header_length=length)
     grpc = triton_grpc.InferResult(messages.response("tiny", "1", "r", made))
@@ -107,7 +107,7 @@ def test_an_answer_is_read_by_the_client_as_it_was_written(texts: list[str], ids
         (text,), (reason,) = found["text_output"], found["finish_reason"]
         assert (text if isinstance(text, str) else text.decode()) == texts[0]
         assert (reason if isinstance(reason, str) else reason.decode()) == "stop"
-        assert found["output_ids"] == ids
+        assert (found["output_ids"], found["prompt_ids"]) == (ids, [8, 9])
         assert (found["num_input_tokens"], found["num_output_tokens"]) == ([7], [len(ids)])
 
 

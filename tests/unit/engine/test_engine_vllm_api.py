@@ -257,12 +257,12 @@ def test_signs_of_progress_are_the_engines_counters_and_not_the_servers() -> Non
 
 def test_with_ids_each_piece_of_the_engines_text_is_what_its_ids_decode_to() -> None:
     assembler = TextAssembler(None, ["stop"], whole_pieces=True)
-    given_out = [assembler.add_text(text, ids) for text, ids in [("a", [1]), ("", [2]), ("é st", [3]), ("e", [4])]]
+    given_out = [assembler.add_text(text, ids, 1) for text, ids in [("a", [1]), ("", [2]), ("é st", [3]), ("e", [4])]]
     assert [(piece.text, piece.token_ids) for piece in given_out] == [
         ("a", [1]),
         ("", []),
         ("", []),
         ("é ste", [2, 3, 4]),
     ]
-    last = assembler.add_text("stop!", [5, 6])
+    last = assembler.add_text("stop!", [5, 6], 2)
     assert (last.text, last.token_ids, last.stopped, assembler.token_count) == ("", [5, 6], True, 6)

@@ -11,7 +11,7 @@ import pytest
 from holdfast.api import names
 from holdfast_engine import app, wire
 from holdfast_engine.port import Sampling
-from holdfast_engine.worker import GenerationLoop, warm_up
+from holdfast_engine.worker import GATHER_SECONDS, GenerationLoop, warm_up
 
 
 @dataclass(frozen=True)
@@ -204,3 +204,32 @@ def test_the_warm_up_generates_for_real() -> None:
 
 def test_the_engine_knows_observers_by_the_header_that_they_send() -> None:
     assert app.PROBE_HEADER == names.PROBE_HEADER
+
+
+def reports(step_seconds: float, tokens: int) -> list[wire.Progress]:
+    """What is told of two requests by an engine whose steps take so long."""
+    now = [0.0]
+
+    class TimedModel(CountingModel):
+        def step(self) -> dict[int, Produced]:
+            now[0] += step_seconds
+            return super().step()
+
+    script = Script(deque([[add(1, tokens), add(2, tokens - 1)]]))
+    loop = GenerationLoop(TimedModel(info=wire.Loaded(["a"] * 50, [], "gpt2", 100)), script, 0.0, lambda: now[0])
+    with pytest.raises(EOFError):
+        loop.run()
+    return [message for message in script.sent if isinstance(message, wire.Progress)]
+
+
+def test_tokens_of_very_short_steps_are_told_together_but_the_first_and_the_last_at_once() -> None:
+    told = reports(0.0005, 12)
+    lengths = [len(tokens) for report in told for id, tokens, _ in report.outputs if id == 1]
+    assert lengths[0] == 1
+    assert sum(lengths) == 12
+    assert 1 < max(lengths) <= GATHER_SECONDS / 0.0005
+    assert [reason for report in told for _, _, reason in report.outputs if reason] == ["length", "length"]
+
+
+def test_tokens_of_longer_steps_are_told_one_by_one() -> None:
+    assert [len(report.outputs) for report in reports(0.0021, 6)] == [2, 2, 2, 2, 2, 1]

@@ -34,9 +34,10 @@ P99_LIMIT = 1.0
 RATES = tuple(round(10 * 1.35**step) for step in range(15))
 """Requests per second, tried from the lowest until the limit is passed."""
 RUN_SECONDS, LEAST_REQUESTS = 4.0, 300
-AT_ONCE = (1, 16)
-TOKENS = 200
+AT_ONCE = (1, 16, 32)
+TOKENS = 400
 ROUNDS = 7
+TRIES = 3
 PREFIX_TOKENS = 3000
 SLEEP_AFTER = 0.5
 STATE_SECONDS = 60.0
@@ -67,6 +68,7 @@ def measure(setting: Setting) -> Outcome:
     ratios = {
         "continuous / static, throughput": ratio(batching["continuous"]["rate"], batching["static"]["rate"]),
         **{f"shim / direct, time per token, {n} at once": ratio(shim[n]["shim"], shim[n]["direct"]) for n in AT_ONCE},
+        **{f"shim / direct, CPU per token, {n} at once": _cpu_ratio(shim[n]) for n in AT_ONCE},
         "no prefix cache / prefix cache, first token": ratio(prefix["without"], prefix["with"]),
         "cold start / wake, first token": ratio(rest["start_to_token"], rest["wake_to_token"]),
         "memory awake after load / asleep": ratio(rest["loaded_mib"], rest["asleep_mib"]),
@@ -98,7 +100,10 @@ def _direct(model: Path, order: Json) -> Any:
 
 
 def _most(model: Path, way: str) -> Json:
-    """The highest rate at which the latency keeps to the limit, and what was seen on the way up."""
+    """The highest rate at which the latency keeps to the limit, and what was seen on the way up.
+
+    A rate counts as too high when it was three times: other work on the machine disturbs a run now and then.
+    """
     steps: list[Json] = []
     for rate in RATES:
         count = max(LEAST_REQUESTS, int(rate * RUN_SECONDS))
@@ -108,11 +113,14 @@ def _most(model: Path, way: str) -> Json:
             "lengths": direct_pipeline.skewed_lengths(count, seed=1),
             "arrivals": np.cumsum(np.random.default_rng(2).exponential(1 / rate, count)).tolist(),
         }
-        [run] = _direct(model, {"places": PLACES, "batching": [plan]})
-        p50, p99 = np.percentile(run["latencies"], [50, 99])
-        tokens = sum(plan["lengths"]) / run["seconds"]
-        steps.append({"rate": rate, "p50": float(p50), "p99": float(p99), "tokens_per_second": tokens})
-        if p99 > P99_LIMIT:
+        for _ in range(TRIES):
+            [run] = _direct(model, {"places": PLACES, "batching": [plan]})
+            p50, p99 = (float(each) for each in np.percentile(run["latencies"], [50, 99]))
+            tokens = sum(plan["lengths"]) / run["seconds"]
+            steps.append({"rate": rate, "p50": p50, "p99": p99, "tokens_per_second": tokens})
+            if p99 <= P99_LIMIT:
+                break
+        else:
             break
     kept = [step for step in steps if step["p99"] <= P99_LIMIT]
     if not kept:
@@ -121,24 +129,27 @@ def _most(model: Path, way: str) -> Json:
 
 
 def _shim(model: Path) -> dict[int, Json]:
-    """Seconds for each token, by how many requests run at once: median of rounds that take turns."""
+    """Microseconds for each token, by how many requests run at once: medians of rounds that take turns."""
     found: dict[int, Json] = {}
-    with engine(model) as (_, port):
+    with engine(model) as (server, port):
         streams(port, max(AT_ONCE), prompt=direct_pipeline.PROMPT, max_tokens=TOKENS)
         for count in AT_ONCE:
-            direct, shim = [], []
+            rounds: dict[str, list[float]] = {"direct": [], "direct_cpu": [], "shim": [], "shim_cpu": []}
             for _ in range(ROUNDS):
-                order = {"tokens": {"requests": count, "tokens": TOKENS}, "rounds": 1}
-                direct += _direct(model, order)["seconds"]
-                shim.append(streams(port, count, prompt=direct_pipeline.PROMPT, max_tokens=TOKENS)[1])
-            per_token = count * TOKENS
-            found[count] = {
-                "direct": statistics.median(direct) / per_token,
-                "shim": statistics.median(shim) / per_token,
-                "direct_rounds": direct,
-                "shim_rounds": shim,
-            }
+                seconds, used = _direct(model, {"tokens": {"requests": count, "tokens": TOKENS}})
+                before = _cpu(server.pid)
+                _, shim = streams(port, count, prompt=direct_pipeline.PROMPT, max_tokens=TOKENS)
+                for name, value in zip(rounds, (seconds, used, shim, _cpu(server.pid) - before), strict=True):
+                    rounds[name].append(1e6 * value / (count * TOKENS))
+            medians = {name: statistics.median(values) for name, values in rounds.items()}
+            found[count] = {**medians, "rounds": rounds}
     return found
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of processor time that the engine's processes have used."""
+    process = psutil.Process(pid)
+    return float(sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True))))
 
 
 def _prefix(model: Path) -> Json:
@@ -190,6 +201,10 @@ def _memory(pid: int) -> float:
     return float(sum(each.memory_full_info().pss for each in family)) / MIB
 
 
+def _cpu_ratio(one: Json) -> float | None:
+    return ratio(one["shim_cpu"], one["direct_cpu"])
+
+
 def _tables(batching: Json, shim: dict[int, Json], prefix: Json, rest: Json, ratios: Json) -> Sequence[Table]:
     ways = [
         [way, shown(one["rate"], 0), shown(1000 * one["p50"], 0), shown(1000 * one["p99"], 0),
@@ -197,8 +212,9 @@ def _tables(batching: Json, shim: dict[int, Json], prefix: Json, rest: Json, rat
         for way, one in batching.items()
     ]  # fmt: skip
     tokens = [
-        [str(count), shown(1e6 * one["direct"], 0), shown(1e6 * one["shim"], 0),
-         shown(100 * (one["shim"] / one["direct"] - 1), 1, " %")]
+        [str(count), *(shown(one[name], 0) for name in ("direct", "shim")),
+         shown(100 * (one["shim"] / one["direct"] - 1), 1, " %"),
+         *(shown(one[name], 0) for name in ("direct_cpu", "shim_cpu"))]
         for count, one in shim.items()
     ]  # fmt: skip
     other = [
@@ -213,7 +229,7 @@ def _tables(batching: Json, shim: dict[int, Json], prefix: Json, rest: Json, rat
     limit = f"The most requests per second with p99 ≤ {1000 * P99_LIMIT:.0f} ms, skewed lengths, {PLACES} places"
     return [
         Table(limit, ["BATCHING", "REQUESTS/s", "P50 ms", "P99 ms", "TOKENS/s"], ways),
-        Table("Time per token", ["AT ONCE", "PIPELINE µs", "BEHIND THE SHIM µs", "ADDED"], tokens),
+        Table("µs per token", ["AT ONCE", "PIPELINE", "BEHIND THE SHIM", "ADDED", "CPU PIPELINE", "CPU SHIM"], tokens),
         Table("First tokens and memory", ["FIGURE", "MEDIAN"], other),
         Table("Ratios", ["RATIO", ""], [[name, shown(value, 2, " ×")] for name, value in ratios.items()]),
     ]
