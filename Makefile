@@ -7,8 +7,9 @@ VLLM_VENV := out/vllm-venv
 TRITON_VENV := out/triton-venv
 FAULT ?= kill
 FUZZ_REQUESTS ?= 10000
+STREAMS ?= 1000
 
-.PHONY: help setup check test unit test-safety integration fuzz e2e test-vllm test-triton demo bench generate requirements testbed-up testbed-down clean
+.PHONY: help setup check test unit test-safety integration fuzz e2e test-streams test-vllm test-triton demo bench generate requirements testbed-up testbed-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -47,6 +48,9 @@ fuzz: setup ## Generated requests against a real engine: FUZZ_REQUESTS=10000, SE
 
 e2e: setup ## On three real regions (Debian, root)
 	$(BIN)/pytest tests/e2e
+
+test-streams: setup ## Streams under repeated kill, freeze and cut, every token compared: STREAMS=1000
+	$(BIN)/python -m holdfast_chaos streams --streams $(STREAMS)
 
 test-vllm: setup $(VLLM_VENV)/.ready out/vllm-model/config.json ## What engines must keep, with the real vLLM on CPU (3.5 GB)
 	HOLDFAST_VLLM_PYTHON=$(abspath $(VLLM_VENV)/bin/python) HOLDFAST_VLLM_MODEL=$(abspath out/vllm-model) \

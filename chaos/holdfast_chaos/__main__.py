@@ -1,4 +1,4 @@
-"""The command line: `demo`, `load` against any OpenAI-compatible server, and `bench`."""
+"""The command line: `demo`, `streams`, `load` against any OpenAI-compatible server, and `bench`."""
 
 from __future__ import annotations
 
@@ -169,6 +169,45 @@ def bench(
         click.echo(json.dumps(written, indent=2))
     else:
         _table_console().print(f"The same as JSON: {out}/", markup=False, soft_wrap=True)
+
+
+@main.command()
+@click.option("--streams", default=1000, show_default=True, type=click.IntRange(1), help="How many, in all.")
+@click.option("--in-flight", default=24, show_default=True, type=click.IntRange(1), help="How many at every moment.")
+@click.option("--fault", "faults", multiple=True, type=click.Choice(["kill", "freeze", "cut"]),
+              help="What happens to regions, in turn; repeatable; by default all three.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="The same seed asks the same questions.")
+@click.option("--service", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="The LLMService to apply; the project's example by default.")  # fmt: skip
+@click.option("--name", default="holdfast", show_default=True, help="Which testbed.")
+@click.option("--out", default="out/streams", show_default=True, type=FOLDER, help="Folder of report.json.")
+@click.option("-o", "--output", default="table", show_default=True, type=click.Choice(["table", "json"]))
+def streams(service: Path | None, name: str, out: Path, output: str, **asked: Any) -> None:
+    """Let regions fail again and again under streams, and compare every token with undisturbed answers.
+
+    Exit code 0 when no stream lost a token or got one twice.
+    """
+    from holdfast_testbed.errors import TestbedError
+    from holdfast_testbed.progress import Progress
+
+    from .ready import default_service
+    from .streams.experiment import Options
+    from .streams.report import lines, passed
+    from .streams.testbed import run_on_testbed
+
+    faults = asked.pop("faults") or ("kill", "freeze", "cut")
+    try:
+        content = run_on_testbed(
+            Options(faults=faults, **asked), service or default_service(), name, Progress(_progress_console())
+        )
+    except TestbedError as error:
+        raise click.ClickException(str(error)) from error
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+    click.echo(json.dumps(content, indent=2) if output == "json" else "\n".join(lines(content)))
+    if not passed(content):
+        click.echo(f"Not passed: see {out}/report.json", err=True)
+        sys.exit(1)
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:

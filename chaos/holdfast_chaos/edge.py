@@ -35,7 +35,7 @@ class Edge:
 
     def __init__(self, kubeconfigs: Sequence[Path]) -> None:
         self._kubeconfigs = kubeconfigs
-        self._port, self._metrics_port, self._admin_port = free_ports(3)
+        self._port, self._metrics_port, self._admin_port, *self._relay_ports = free_ports(5)
         self.url = f"http://{HOST}:{self._port}"
 
     def __enter__(self) -> Edge:
@@ -44,6 +44,8 @@ class Edge:
         command = [sys.executable, "-m", "holdfast_gateway", "run", "--role", "edge", "--listen", HOST]
         command += ["--dir", str(Path(self._folder.name) / "envoy"), "--client-port", str(self._port)]
         command += ["--metrics-port", str(self._metrics_port), "--admin-port", str(self._admin_port)]
+        relay, outbound = map(str, self._relay_ports)
+        command += ["--relay-port", relay, "--outbound-port", outbound, "--relay-status-port", "0"]
         command += ["--settle", "0", "--drain", "1", "--concurrency", "1"]
         for kubeconfig in self._kubeconfigs:
             command += ["--kubeconfig", str(kubeconfig)]

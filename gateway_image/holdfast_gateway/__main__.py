@@ -1,4 +1,4 @@
-"""The command line: `init`, `envoy`, `agent`, `run` (all three), and `render` to see what they write."""
+"""The command line: `init`, `envoy`, `agent`, `relay`, `run` (all of them), and `render` to see what they write."""
 
 from __future__ import annotations
 
@@ -19,61 +19,22 @@ from holdfast_gateway import envoy as envoy_process
 from holdfast_gateway import status
 from holdfast_gateway.agent import Agent
 from holdfast_gateway.files import initialise, to_yaml
+from holdfast_gateway.flags import (
+    DEFAULT,
+    DIRECTORY,
+    KUBECONFIGS,
+    drain_option,
+    envoy_options,
+    gateway_options,
+    read_options,
+    relay_options,
+)
 from holdfast_gateway.names import look_up
-from holdfast_gateway.options import Options, Role
+from holdfast_gateway.options import Options
+from holdfast_gateway.relay import process as relay_process
 from holdfast_gateway.render.files import files, start_files
 from holdfast_gateway.sources import api_client, names_for, source
 from holdfast_gateway.state import Snapshot, one_service_per_model
-
-Command = Callable[..., Any]
-DEFAULT = Options(role=Role.REGIONAL)
-DIRECTORY = click.option(
-    "--dir", "directory", required=True, type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
-    help="Where Envoy's files are.",
-)  # fmt: skip
-KUBECONFIGS = click.option(
-    "--kubeconfig", "kubeconfigs", multiple=True,
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="API server to read routes from; an edge may be given several. Default: the Pod's own.",
-)  # fmt: skip
-
-
-def gateway_options(command: Command) -> Command:
-    """The options that shape Envoy's files; `init` and `agent` of one gateway must be given the same."""
-    flags = [
-        click.option("--role", type=click.Choice([role.value for role in Role]), default=DEFAULT.role.value),
-        click.option("--listen", default=DEFAULT.listen, show_default=True),
-        click.option("--client-port", default=DEFAULT.client_port, show_default=True),
-        click.option("--peer-port", default=DEFAULT.peer_port, show_default=True),
-        click.option("--metrics-port", default=DEFAULT.metrics_port, show_default=True),
-        click.option("--admin-port", default=DEFAULT.admin_port, show_default=True, help="On 127.0.0.1."),
-        click.option("--status-port", default=DEFAULT.status_port, help="The agent's own port; 0 for none."),
-        click.option("--keepalive-interval", default=DEFAULT.keepalive_interval, show_default=True),
-        click.option("--keepalive-timeout", default=DEFAULT.keepalive_timeout, show_default=True),
-        click.option("--connect-timeout", default=DEFAULT.connect_timeout, show_default=True),
-        click.option("--health-interval", default=DEFAULT.health_interval, show_default=True),
-        click.option("--health-timeout", default=DEFAULT.health_timeout, show_default=True),
-        click.option("--unhealthy-after", default=DEFAULT.unhealthy_after, show_default=True),
-        click.option("--max-body", default=DEFAULT.max_body, show_default=True, help="Bytes."),
-        click.option("--peer-tls", default=DEFAULT.peer_tls, help="Folder: tls.crt, tls.key, ca.crt; default: no TLS."),
-        click.option("--access-log/--no-access-log", default=DEFAULT.access_log, show_default=True),
-    ]
-    for flag in reversed(flags):
-        command = flag(command)
-    return command
-
-
-def envoy_options(command: Command) -> Command:
-    """How Envoy is run."""
-    flags = [
-        click.option("--concurrency", default=2, show_default=True, help="Worker threads."),
-        click.option("--log-level", default="warning", show_default=True),
-        click.option("--settle", default=3.0, show_default=True, help="Draining: seconds before ports close."),
-        click.option("--drain", default=900.0, show_default=True, help="Draining: seconds for running requests."),
-    ]
-    for flag in reversed(flags):
-        command = flag(command)
-    return command
 
 
 @click.group()
@@ -96,6 +57,7 @@ def init(directory: Path, **flags: Any) -> None:
 @DIRECTORY
 @click.option("--admin-port", default=DEFAULT.admin_port, show_default=True, help="As given to init.")
 @envoy_options
+@drain_option
 def run_envoy(directory: Path, **flags: Any) -> None:
     """Run Envoy from the files; restart it when it dies; on SIGTERM drain it."""
     process = envoy_process.Process(directory, **flags)
@@ -113,26 +75,42 @@ def run_agent(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> No
     asyncio.run(until_signal(lambda stop: work(directory, options, names, stop)))
 
 
+@main.command("relay")
+@DIRECTORY
+@gateway_options
+@relay_options
+@drain_option
+def run_relay(directory: Path, **flags: Any) -> None:
+    """Relay streams: continue them in another region when their engine is lost. On SIGTERM finish those that run."""
+    config = relay_process.config(directory, flags, read_options(flags))
+    relay_process.serve(config)
+
+
 @main.command()
 @DIRECTORY
 @KUBECONFIGS
 @gateway_options
 @envoy_options
+@relay_options
+@drain_option
 def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
-    """Init, agent and Envoy together, for a gateway that runs outside Kubernetes."""
-    names = ("concurrency", "log_level", "settle", "drain")
-    process_flags = {name: flags.pop(name) for name in names}
+    """Init, agent, Envoy and relay together, for a gateway that runs outside Kubernetes."""
     options = read_options(flags)
+    relay = relay_process.command(directory, flags) if options.relay_port else None
+    names = ("concurrency", "log_level", "settle", "drain")
+    process_flags = {name: flags[name] for name in names}
     sources = source_names(options, kubeconfigs)
     process = envoy_process.Process(directory, admin_port=options.admin_port, **process_flags)
     initialise(directory, options)
 
-    async def both(stop: asyncio.Event) -> None:
+    async def together(stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(work(directory, options, sources, stop))
             tasks.create_task(envoy_process.supervise(process, stop))
+            if relay is not None:
+                tasks.create_task(relay_process.supervise(relay, stop))
 
-    asyncio.run(until_signal(both))
+    asyncio.run(until_signal(together))
 
 
 @main.command()
@@ -183,11 +161,6 @@ async def until_signal(job: Callable[[asyncio.Event], Any]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await job(stop)
-
-
-def read_options(flags: dict[str, Any]) -> Options:
-    """Options from the command line's values."""
-    return Options(**{**flags, "role": Role(flags["role"])})
 
 
 def source_names(options: Options, kubeconfigs: tuple[str, ...]) -> tuple[str, ...]:

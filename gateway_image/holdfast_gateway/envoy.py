@@ -111,7 +111,7 @@ async def drain(process: Process) -> None:
             await post(admin, "/healthcheck/fail")
             log.info("draining: turned away new requests")
             await asyncio.sleep(process.settle)
-            await post(admin, "/drain_listeners")
+            await post(admin, "/drain_listeners?inboundonly")
             async with asyncio.timeout(process.drain):
                 while (active := await active_requests(admin)) > 0:
                     log.debug("draining: %d requests run", active)

@@ -31,6 +31,10 @@ class Options:
     """Envoy's admin interface; always on 127.0.0.1."""
     status_port: int = 0
     """The agent's `/healthz` and `/metrics`, and what peers are told of the traffic; 0 for none."""
+    relay_port: int = 0
+    """The stream relay's port, at `own_address`; 0: there is no relay, and streams go to the regions directly."""
+    outbound_port: int = 9905
+    """Envoy's port for the relay, at `own_address`."""
     keepalive_interval: float = 0.25
     """Pause between two HTTP/2 pings on a connection to an engine or a peer."""
     keepalive_timeout: float = 0.75
@@ -50,5 +54,5 @@ class Options:
 
     @property
     def own_address(self) -> str:
-        """Where this gateway reaches its own peer port."""
+        """Where this gateway reaches itself: its own peer port, its relay."""
         return "127.0.0.1" if self.listen == "0.0.0.0" else self.listen

@@ -4,6 +4,7 @@
 {{- $gateway := $root.Values.gateway -}}
 {{- $host := eq .exposure.type "HostPort" -}}
 {{- $options := list (printf "--role=%s" .role) "--dir=/var/lib/holdfast-gateway" (printf "--client-port=%v" .ports.client) (printf "--peer-port=%v" .ports.peer) (printf "--metrics-port=%v" .ports.metrics) "--status-port=9903" -}}
+{{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -90,6 +91,20 @@ spec:
           resources:
             requests: {cpu: 20m, memory: 96Mi}
             limits: {memory: 512Mi}
+        {{- if $gateway.relay.enabled }}
+        - name: relay
+          {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
+          args: {{- concat (list "relay") $options (list (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $gateway.relay.extraArgs | toYaml | nindent 12 }}
+          ports:
+            - {name: relay, containerPort: 9906}   # health and metrics; streams come from this Pod's Envoy alone
+          livenessProbe:
+            httpGet: {path: /healthz, port: relay}
+            initialDelaySeconds: 10
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 6
+          resources: {{- toYaml $gateway.relay.resources | nindent 12 }}
+        {{- end }}
       volumes:
         # Outlives restarts of the containers: Envoy starts again from its last files.
         - {name: state, emptyDir: {}}

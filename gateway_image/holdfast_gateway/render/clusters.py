@@ -3,6 +3,9 @@
 Two for each service. `local/…` holds this region's engines. `service/…` holds the regions, each by the peer
 port of its gateway and this region by its own: so one host there stands for one region's engines, whose
 health its Envoy knows, and all hosts of a cluster share one protocol and one health path, as Envoy wants it.
+
+With a stream relay there is a third, `stream/…`: the relay, and behind it, for as long as it is not healthy, what
+`service/…` holds. `peer/…` holds one region, for a stream that is continued there and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,15 +21,19 @@ from holdfast_gateway.render.values import (
     endpoint,
     file_source,
     local_cluster,
+    peer_cluster,
     ready_path,
     seconds,
     service_cluster,
     socket_address,
+    stream_cluster,
     typed,
 )
 
 CLUSTER = "config.cluster.v3.Cluster"
 UNLIMITED = 1_000_000
+STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 256 * 1024 * 1024
+"""Bytes of a stream that a client may leave unread, and of all streams on one connection."""
 HEALTH_HOST = "holdfast-gateway"
 
 
@@ -40,6 +47,26 @@ def service(route: Route, options: Options, endpoints: str) -> Document:
     """All regions' gateways; `endpoints` is the path of their EDS file."""
     cluster = upstream(service_cluster(route.key), options, endpoints, EngineProtocol.H2C)
     return cluster | {"health_checks": [health_check(options, ready_path(route.key), EngineProtocol.H2C)]}
+
+
+def stream(route: Route, options: Options, endpoints: str) -> Document:
+    """The relay, and all regions' gateways behind it; `endpoints` is the path of their EDS file.
+
+    What a client has not read yet counts against the window of its stream and of the connection that it shares: a small
+    one for streams and a large one for connections, so that clients that do not read hold up nobody else.
+    """
+    cluster = upstream(stream_cluster(route.key), options, endpoints, EngineProtocol.H2C)
+    (protocol,) = cluster["typed_extension_protocol_options"].values()
+    protocol["explicit_http_config"]["http2_protocol_options"] |= {
+        "initial_stream_window_size": STREAM_WINDOW,
+        "initial_connection_window_size": CONNECTION_WINDOW,
+    }
+    return cluster | {"health_checks": [health_check(options, ready_path(route.key), EngineProtocol.H2C)]}
+
+
+def peer(region: str, options: Options, endpoints: str) -> Document:
+    """One region's gateway. Without health checks, as there is nobody else to ask; pings find out whether it lives."""
+    return upstream(peer_cluster(region), options, endpoints, EngineProtocol.H2C)
 
 
 def upstream(name: str, options: Options, endpoints: str, protocol: EngineProtocol) -> Document:

@@ -11,12 +11,17 @@ from holdfast_gateway.render.values import (
     Document,
     endpoint,
     local_cluster,
+    peer_cluster,
     service_cluster,
     socket_address,
+    stream_cluster,
     typed,
 )
 from holdfast_gateway.state import Snapshot
 
+SOCKET_MATCH = "envoy.transport_socket_match"
+PLAIN_MATCH = {"plain": True}
+"""What marks a host that is spoken to without TLS though the others of its cluster are not."""
 ASSIGNMENT = "config.endpoint.v3.ClusterLoadAssignment"
 
 
@@ -52,6 +57,20 @@ def service_endpoints(route: Route, snapshot: Snapshot, options: Options) -> Doc
         priorities, hops = in_turn(hops)
     localities = [locality(hop, priority) for hop, priority in zip(hops, priorities, strict=True)]
     return assignment(service_cluster(route.key), localities)
+
+
+def stream_endpoints(route: Route, snapshot: Snapshot, options: Options) -> Document:
+    """The relay first, then all that `service_endpoints` holds, a priority later."""
+    relay = endpoint(socket_address(options.own_address, options.relay_port))
+    own = {"priority": 0, "lb_endpoints": [{**relay, "metadata": {"filter_metadata": {SOCKET_MATCH: PLAIN_MATCH}}}]}
+    regions = service_endpoints(route, snapshot, options)["endpoints"]
+    later = [{**region, "priority": region["priority"] + 1} for region in regions]
+    return assignment(stream_cluster(route.key), [own, *later])
+
+
+def peer_endpoints(hop: Hop) -> Document:
+    """One region's gateway."""
+    return assignment(peer_cluster(hop.region), [locality(replace(hop, weight=1), 0)])
 
 
 def in_turn(hops: list[Hop]) -> tuple[list[int], list[Hop]]:

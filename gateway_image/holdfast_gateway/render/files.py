@@ -14,7 +14,8 @@ from holdfast.api.route import Route
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render import clusters, endpoints, listeners, routes, tls
 from holdfast_gateway.render.bootstrap import bootstrap
-from holdfast_gateway.render.values import Document, local_cluster, service_cluster
+from holdfast_gateway.render.streams import STREAMS, streams
+from holdfast_gateway.render.values import Document, local_cluster, peer_cluster, service_cluster, stream_cluster
 from holdfast_gateway.state import Snapshot
 
 BOOTSTRAP = "bootstrap.yaml"
@@ -22,6 +23,7 @@ CLUSTERS = "cds.yaml"
 LISTENERS = "lds.yaml"
 CLIENT_TABLE = "rds-client.yaml"
 PEER_TABLE = "rds-peer.yaml"
+OUTBOUND_TABLE = "rds-outbound.yaml"
 ENDPOINTS_PREFIX = "eds-"
 
 Files = dict[str, Document]
@@ -42,16 +44,19 @@ def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
     known = snapshot.routes
     built: Files = {}
     cluster_list = []
-    for route in known:
-        for cluster, hosts in clusters_of(route, snapshot, options, directory):
-            built[endpoints_file(cluster["name"])] = discovery([hosts])
-            cluster_list.append(cluster)
+    for cluster, hosts in all_clusters(snapshot, options, directory):
+        built[endpoints_file(cluster["name"])] = discovery([hosts])
+        cluster_list.append(cluster)
     if options.peer_tls:
         secrets = {name: discovery(held) for name, held in tls.secrets(options.peer_tls).items()}
         built = secrets | built
     built[CLUSTERS] = discovery(cluster_list)
-    built[CLIENT_TABLE] = discovery([routes.client_table(known)])
+    built[CLIENT_TABLE] = discovery([routes.client_table(known, options)])
     ports = [listeners.client(options, f"{directory}/{CLIENT_TABLE}")]
+    if options.relay_port:
+        built[OUTBOUND_TABLE] = discovery([routes.outbound_table(known)])
+        built[STREAMS] = streams(known, snapshot, options)
+        ports.append(listeners.outbound(options, f"{directory}/{OUTBOUND_TABLE}"))
     if options.role is Role.REGIONAL:
         built[PEER_TABLE] = discovery([routes.peer_table(known, snapshot, options)])
         peer = listeners.peer(options, f"{directory}/{PEER_TABLE}")
@@ -60,6 +65,18 @@ def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
         ports += [listeners.ready(known), peer]
     built[LISTENERS] = discovery(ports)
     return built
+
+
+def all_clusters(snapshot: Snapshot, options: Options, directory: str) -> Iterator[tuple[Document, Document]]:
+    """Every cluster with its hosts: of each service, and for the relay of each region."""
+    for route in snapshot.routes:
+        yield from clusters_of(route, snapshot, options, directory)
+    if options.relay_port:
+        hops = [hop for route in snapshot.routes for hop in endpoints.hops_in_order(route, snapshot, options)]
+        # A region has one gateway, whichever service asks for it.
+        for region, hop in sorted({hop.region: hop for hop in reversed(hops)}.items()):
+            cluster = clusters.peer(region, options, f"{directory}/{endpoints_file(peer_cluster(region))}")
+            yield to_peers(cluster, options, directory), endpoints.peer_endpoints(hop)
 
 
 def clusters_of(
@@ -71,9 +88,18 @@ def clusters_of(
         yield clusters.local(route, options, path), endpoints.local_endpoints(route, snapshot)
     path = f"{directory}/{endpoints_file(service_cluster(route.key))}"
     cluster = clusters.service(route, options, path)
-    if options.peer_tls:
-        cluster["transport_socket"] = tls.to_peers(directory)
-    yield cluster, endpoints.service_endpoints(route, snapshot, options)
+    yield to_peers(cluster, options, directory), endpoints.service_endpoints(route, snapshot, options)
+    if options.relay_port:
+        path = f"{directory}/{endpoints_file(stream_cluster(route.key))}"
+        cluster = clusters.stream(route, options, path)
+        if options.peer_tls:
+            cluster["transport_socket_matches"] = tls.to_stream(directory)
+        yield cluster, endpoints.stream_endpoints(route, snapshot, options)
+
+
+def to_peers(cluster: Document, options: Options, directory: str) -> Document:
+    """The cluster with TLS, if gateways speak it."""
+    return cluster | ({"transport_socket": tls.to_peers(directory)} if options.peer_tls else {})
 
 
 def endpoints_file(cluster: str) -> str:

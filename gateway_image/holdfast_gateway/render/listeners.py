@@ -13,7 +13,7 @@ from holdfast.api.names import PROBE_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
 from holdfast_gateway.render.errors import local_replies
-from holdfast_gateway.render.routes import CLIENT_ROUTES, PEER_ROUTES
+from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
 from holdfast_gateway.render.values import (
     ADMIN_CLUSTER,
     MODEL_METADATA,
@@ -46,6 +46,18 @@ def peer(options: Options, routes: str) -> Document:
     """For other regions' gateways and edges; `routes` is the path of its route table."""
     manager = connection_manager(PEER_ROUTES, options, [gateway_ready()], routes)
     return listener(PEER_ROUTES, options, options.peer_port, manager)
+
+
+def outbound(options: Options, routes: str) -> Document:
+    """For the relay alone, on the loopback address; `routes` is the path of its route table. It stays open while the
+    gateway drains, as streams that run may have to be continued."""
+    manager = connection_manager(OUTBOUND_ROUTES, options, [], routes)
+    # Else Envoy tells of a stream that broke off only after a second, which it gives clients to read what it sent last.
+    manager["delayed_close_timeout"] = "0s"
+    port = socket_address(options.own_address, options.outbound_port)
+    return {**listener(OUTBOUND_ROUTES, options, options.outbound_port, manager), "address": port} | {
+        "traffic_direction": "OUTBOUND"
+    }
 
 
 def ready(routes: Sequence[Route]) -> Document:
@@ -92,6 +104,7 @@ def listener(name: str, options: Options, port: int, manager: Document) -> Docum
         LISTENER,
         name=name,
         address=socket_address(options.listen, port),
+        traffic_direction="INBOUND",
         per_connection_buffer_limit_bytes=options.max_body,
         filter_chains=[chain(manager)],
     )
@@ -157,7 +170,7 @@ def health_filter(name: str, path: str, /, **fields: Any) -> Document:
 
 
 def read_body() -> Document:
-    """Reads `model` from the body, whatever its content type, and notes if it is missing or unreadable."""
+    """Reads `model` and `stream` from the body, whatever its content type, and notes if it is missing or unreadable."""
 
     def note(key: str, value: str | None = None) -> Document:
         pair: Document = {"metadata_namespace": MODEL_METADATA, "key": key}
@@ -169,11 +182,16 @@ def read_body() -> Document:
         "on_missing": note("problem", "missing"),
         "on_error": note("problem", "broken"),
     }
+    # As it is: only the JSON value `true` asks for a stream.
+    stream = {
+        "selectors": [{"key": "stream"}],
+        "on_present": {"metadata_namespace": MODEL_METADATA, "key": "stream", "type": "PROTOBUF_VALUE"},
+    }
     return http_filter(
         "envoy.filters.http.json_to_metadata",
         "json_to_metadata.v3.JsonToMetadata",
         request_rules={
-            "rules": [rule],
+            "rules": [rule, stream],
             "allow_content_types_regex": {"regex": ".*"},
             "allow_empty_content_type": True,
         },

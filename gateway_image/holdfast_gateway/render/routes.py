@@ -13,18 +13,22 @@ from holdfast_gateway.render.errors import error_body
 from holdfast_gateway.render.values import (
     AGENT_CLUSTER,
     MODEL_METADATA,
+    PEER_HEADER,
     READY_CLUSTER,
     REGION_HEADER,
     Document,
     local_cluster,
     seconds,
     service_cluster,
+    stream_cluster,
     typed,
 )
 from holdfast_gateway.state import Snapshot
 
 CLIENT_ROUTES = "client"
 PEER_ROUTES = "peer"
+OUTBOUND_ROUTES = "outbound"
+STREAM_PATHS = r"/v1/(chat/)?completions"
 TABLE = "config.route.v3.RouteConfiguration"
 RETRY_ON = "connect-failure,refused-stream,reset,retriable-status-codes"
 RETRIABLE = [429, 502, 503, 504]
@@ -34,12 +38,14 @@ MAX_LOCAL_RETRIES = 2
 """Bounds how many engines of one region a request may take down with it."""
 
 
-def client_table(routes: Sequence[Route]) -> Document:
-    """The client port's routes: chosen by the `model` of the request's body."""
+def client_table(routes: Sequence[Route], options: Options) -> Document:
+    """The client port's routes: chosen by the `model` of the request's body, and by whether it asks for a stream."""
+    relayed = routes if options.relay_port else ()
     return table(
         CLIENT_ROUTES,
         [
             *model_list(routes),
+            *(stream_route(route) for route in relayed),
             *(service_route(route) for route in routes),
             *refusals(routes),
         ],
@@ -57,6 +63,14 @@ def peer_table(routes: Sequence[Route], snapshot: Snapshot, options: Options) ->
     engines = [engine_route(route, snapshot) for route in routes if route.local]
     counted = [users_requests(route) for route in routes if route.local]
     return table(PEER_ROUTES, [*own, *engines, unknown], counted)
+
+
+def outbound_table(routes: Sequence[Route]) -> Document:
+    """The relay's routes: to a service, or to one region of it."""
+    missing = error_body("This gateway does not know the service.", "server_error", "service_unavailable")
+    by_region = [peer_route(route) for route in routes]
+    by_service = [{**service_route(route), "match": of_service(route)} for route in routes]
+    return table(OUTBOUND_ROUTES, [*by_region, *by_service, direct({"prefix": "/"}, 503, missing)])
 
 
 def users_requests(route: Route) -> Document:
@@ -91,15 +105,43 @@ def service_route(route: Route) -> Document:
     }
 
 
+def stream_route(route: Route) -> Document:
+    """To the relay; to the regions, as `service_route`, while it is dead. What it answers with `x-envoy-ratelimited` is
+    not asked for again: it has been to the regions."""
+    made = service_route(route)
+    made["route"]["cluster"] = stream_cluster(route.key)
+    made["match"] = {
+        "safe_regex": {"regex": STREAM_PATHS},
+        "dynamic_metadata": [*made["match"]["dynamic_metadata"], metadata("stream", {"bool_match": True})],
+    }
+    return made | {"response_headers_to_remove": ["x-envoy-ratelimited"]}
+
+
+def peer_route(route: Route) -> Document:
+    """To the region whose cluster the relay names. If that fails, the relay chooses another."""
+    action = forward("", route, retries=1)
+    del action["cluster"]
+    action["retry_policy"]["retry_on"] = "connect-failure,refused-stream,reset-before-request"
+    match = of_service(route)
+    match["headers"].append({"name": PEER_HEADER, "present_match": True})
+    return {
+        "match": match,
+        "route": {"cluster_header": PEER_HEADER, **action},
+        "request_headers_to_remove": [PEER_HEADER, PROBE_HEADER],
+    }
+
+
+def of_service(route: Route) -> Document:
+    """Matches requests that name the service in a header."""
+    return {"prefix": "/", "headers": [{"name": SERVICE_HEADER, "string_match": {"exact": route.key}}]}
+
+
 def engine_route(route: Route, snapshot: Snapshot) -> Document:
     """To this region's engines; a retry goes to another engine, so there are none with a single one."""
     engines = len(snapshot.engines.get(route.key, ()))
     retries = MAX_LOCAL_RETRIES if engines > 1 else 0
     return {
-        "match": {
-            "prefix": "/",
-            "headers": [{"name": SERVICE_HEADER, "string_match": {"exact": route.key}}],
-        },
+        "match": of_service(route),
         "route": forward(local_cluster(route.key), route, retries),
         "request_headers_to_remove": [SERVICE_HEADER, "x-envoy-external-address"],
         "response_headers_to_add": [header(REGION_HEADER, route.region)],

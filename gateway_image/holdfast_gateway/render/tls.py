@@ -5,6 +5,7 @@ Certificates are read through Envoy's secret discovery: a renewed Secret takes e
 
 from __future__ import annotations
 
+from holdfast_gateway.render.endpoints import PLAIN_MATCH
 from holdfast_gateway.render.values import Document, file_source, typed
 
 CERTIFICATE = "sds-certificate.yaml"
@@ -35,6 +36,18 @@ def peer_port(directory: str) -> Document:
 def to_peers(directory: str) -> Document:
     """For a cluster."""
     return socket("UpstreamTlsContext", directory)
+
+
+def to_stream(directory: str) -> list[Document]:
+    """For a cluster in which the relay is spoken to in plain, and peers are not."""
+    plain = {
+        "name": "envoy.transport_sockets.raw_buffer",
+        "typed_config": typed("extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
+    }
+    return [
+        {"name": "relay", "match": PLAIN_MATCH, "transport_socket": plain},
+        {"name": "peers", "match": {}, "transport_socket": to_peers(directory)},
+    ]
 
 
 def socket(message: str, directory: str, **fields: bool) -> Document:

@@ -10,6 +10,9 @@ Document = dict[str, Any]
 REGION_HEADER = "x-holdfast-region"
 """On an answer: the region whose engines gave it."""
 
+PEER_HEADER = "x-holdfast-peer"
+"""On a request of the relay: the cluster of the region that it asks by name."""
+
 MODEL_METADATA = "holdfast"
 """Namespace of the dynamic metadata that holds what was read from a request's body."""
 
@@ -27,6 +30,16 @@ def local_cluster(key: str) -> str:
 def service_cluster(key: str) -> str:
     """Name of the cluster of all regions' gateways."""
     return f"service/{key}"
+
+
+def stream_cluster(key: str) -> str:
+    """Name of the cluster of the relay, and of all regions' gateways behind it."""
+    return f"stream/{key}"
+
+
+def peer_cluster(region: str) -> str:
+    """Name of the cluster of one region's gateway."""
+    return f"peer/{region}"
 
 
 def ready_path(key: str) -> str:

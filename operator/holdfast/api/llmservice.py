@@ -151,6 +151,8 @@ class Traffic(Schema):
     """ActiveActive: edges spread over all regions by weight. ActivePassive: the first healthy region serves."""
     max_stream: Duration = timedelta(seconds=900)
     """The longest time one answer may take; also how long an engine that is told to stop may finish what it runs."""
+    max_resumes: Annotated[int, Field(ge=0, le=100)] = 3
+    """How often one stream may be continued by another engine when the one that generates it is lost; 0: never."""
 
 
 class Failback(Schema):

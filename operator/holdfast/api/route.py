@@ -69,6 +69,10 @@ class Route(Schema):
     mode: TrafficMode = TrafficMode.ACTIVE_ACTIVE
     max_stream: Duration = Field(default=timedelta(seconds=900))
     """The longest time one answer may take; the gateway cuts it after that."""
+    max_resumes: int = 3
+    """How often one stream may be continued by another engine."""
+    progress_timeout: Duration = Field(default=timedelta(seconds=4))
+    """A stream to which its engine adds no token for this long is continued by another."""
 
     @property
     def key(self) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.integration.gateway.processes import Server, engine, gateway
+from tests.integration.gateway.processes import RELAY_PORT, Server, engine, gateway, relay
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway import files
@@ -63,6 +63,17 @@ class Gateway:
     directory: Path
     options: Options
     server: Server
+    relay: Server | None = None
+
+    @property
+    def servers(self) -> list[Server]:
+        """All its processes."""
+        return [self.server] if self.relay is None else [self.server, self.relay]
+
+    @property
+    def relay_url(self) -> str:
+        """Where Envoy reaches its relay."""
+        return f"http://{self.options.listen}:{RELAY_PORT}"
 
     @property
     def url(self) -> str:
@@ -118,6 +129,11 @@ class Bed:
     timing: dict[str, Any] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
     engines: dict[str, Server] = field(default_factory=dict)
+    make_engine: Callable[[str, str, int, Path], Server] | None = None
+    """From name, address, port and a folder for its log; None: the gateway tests' own stand-in."""
+    relay_flags: tuple[str, ...] | None = None
+    """With flags, if only (), every gateway has a relay for streams."""
+    route_fields: dict[str, Any] = field(default_factory=dict)
     regions: dict[str, int] = field(default_factory=dict)
     """Region → how many engines it has."""
 
@@ -136,6 +152,7 @@ class Bed:
         return Route(
             namespace="default", service="chat", model="llama", region=region, local=self.regions[region] > 0,
             engine_port=ENGINE_PORT, engine_protocol=self.protocol, mode=self.mode, regions=targets,
+            **self.route_fields,
         )  # fmt: skip
 
     def snapshot(self, region: str) -> Snapshot:
@@ -147,9 +164,8 @@ class Bed:
         """Starts everything and waits until every gateway is ready and every region has a healthy engine."""
         for region in self.regions:
             for number, address in enumerate(self.engine_addresses(region)):
-                http = "auto" if self.protocol is EngineProtocol.H2C else "1"
                 name = f"{region}-{number}"
-                self.engines[name] = engine(name, address, ENGINE_PORT, self.folder, http)
+                self.engines[name] = self._engine(name, address)
                 self.engines[name].start()
             self.add_gateway(region, Role.REGIONAL, self.address(region, 1), self.snapshot(region))
         if edge:
@@ -157,14 +173,25 @@ class Bed:
             self.add_gateway("edge", Role.EDGE, f"127.{self.number}.250.1", Snapshot((self.route(first),)))
         self.wait_ready(self.gateways)
 
+    def _engine(self, name: str, address: str) -> Server:
+        if self.make_engine is not None:
+            return self.make_engine(name, address, ENGINE_PORT, self.folder)
+        http = "auto" if self.protocol is EngineProtocol.H2C else "1"
+        return engine(name, address, ENGINE_PORT, self.folder, http)
+
     def add_gateway(self, name: str, role: Role, listen: str, snapshot: Snapshot) -> None:
         """Starts one gateway with its files in place."""
         options = replace(Options(role=role, listen=listen, admin_port=free_port()), **self.timing)
+        if self.relay_flags is not None:
+            options = replace(options, relay_port=RELAY_PORT)
         directory = self.folder / name
         files.initialise(directory, options)
         made = Gateway(directory, options, gateway(directory, options.admin_port, "--settle", "0.5"))
         made.apply(snapshot)
         made.server.start()
+        if self.relay_flags is not None:
+            made.relay = relay(directory, listen, *self.relay_flags)
+            made.relay.start()
         self.gateways[name] = made
 
     def wait_ready(self, names: Iterable[str]) -> None:
@@ -180,6 +207,13 @@ class Bed:
                 )
         for name in names:
             found = self.gateways[name]
+            if found.relay is not None:
+                wait_for(
+                    lambda found=found: (
+                        found.stat(r"^cluster\.stream/default/chat\.membership_healthy$") == 1 + found.healthy_regions()
+                    ),
+                    f"{name} sees its relay",
+                )
             hosts = sum(1 for count in self.regions.values() if count > 0)
             wait_for(
                 lambda found=found, hosts=hosts: found.healthy_regions() == hosts,
@@ -188,7 +222,7 @@ class Bed:
 
     def repair(self) -> None:
         """Thaws what is frozen, starts what is dead, and waits until all is well."""
-        for server in [*self.engines.values(), *(found.server for found in self.gateways.values())]:
+        for server in self._servers():
             server.thaw()
             if not server.running():
                 server.start()
@@ -201,5 +235,8 @@ class Bed:
 
     def stop(self) -> None:
         """Ends every process that this bed started."""
-        for server in [*self.engines.values(), *(found.server for found in self.gateways.values())]:
+        for server in self._servers():
             server.kill()
+
+    def _servers(self) -> list[Server]:
+        return [*self.engines.values(), *(server for found in self.gateways.values() for server in found.servers)]

@@ -9,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+RELAY_PORT = 9904
+PACE = "0.04"
+"""Seconds for each token."""
+
 
 class Server:
     """A process group that belongs to one test."""
@@ -44,6 +48,11 @@ class Server:
         """Ends a freeze."""
         self._signal(signal.SIGCONT)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Any signal to the leader."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def terminate(self) -> None:
         """SIGTERM to the leader only."""
         if self._process is not None:
@@ -77,6 +86,27 @@ def engine(name: str, address: str, port: int, folder: Path, http: str = "2") ->
     command += ["--host", address, "--port", str(port), "--no-ws", "--log-level", "warning"]
     command += ["--working-dir", str(here), "engine_stand_in:app"]
     return Server(command, folder / f"engine-{name}.log", {"HOLDFAST_ENGINE": name})
+
+
+def cpu_engine(name: str, address: str, port: int, folder: Path, model: Path) -> Server:
+    """A real engine with a real model, slow enough to be disturbed."""
+    command = [sys.executable, "-m", "holdfast_engine", "serve", "--served-name", "llama", "--model", str(model)]
+    command += ["--host", address, "--port", str(port), "--step-interval", PACE]
+    return Server(command, folder / f"engine-{name}.log")
+
+
+def vllm(name: str, address: str, port: int, folder: Path) -> Server:
+    """What speaks as vLLM does, without the shim."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "engine" / "vllm_stand_in.py")]
+    command += ["--served-model-name", "llama", "--host", address, "--port", str(port), "--step-interval", PACE]
+    return Server(command, folder / f"engine-{name}.log")
+
+
+def relay(directory: Path, listen: str, *flags: str) -> Server:
+    """The product's own command that relays streams."""
+    command = [sys.executable, "-m", "holdfast_gateway", "relay", "--dir", str(directory), "--listen", listen]
+    command += ["--relay-port", str(RELAY_PORT), *flags]
+    return Server(command, directory / "relay.log")
 
 
 def gateway(directory: Path, admin_port: int, *flags: str) -> Server:

@@ -29,6 +29,7 @@ VALUES: dict[str, dict[str, Any]] = {
         },
         "edge": {"enabled": True},
     },
+    "no-relay": {"region": "us-east", "gateway": {"relay": {"enabled": False}}},
     "no-crds": {"region": "us-east", "crds": {"install": False}},
 }
 
@@ -114,6 +115,25 @@ def test_a_gateway_is_given_the_same_options_at_start_and_while_it_runs() -> Non
 
     assert init["args"][0] == "init"
     assert set(init["args"][1:]) == set(agent["args"][1:])
+
+
+@pytest.mark.parametrize("gateway", ["holdfast-gateway", "holdfast-edge"])
+def test_every_gateway_has_a_relay_that_is_given_the_gateways_options(gateway: str) -> None:
+    pod = find(render(VALUES["everything"]), "Deployment", gateway)["spec"]["template"]["spec"]
+    agent, relay = (next(each for each in pod["containers"] if each["name"] == name) for name in ("agent", "relay"))
+
+    assert relay["args"][0] == "relay"
+    assert set(agent["args"][1:]) < set(relay["args"][1:])
+    assert "--relay-port=9904" in agent["args"]
+    assert pod["terminationGracePeriodSeconds"] > 900
+    assert "--drain=900" in relay["args"]
+
+
+def test_the_relay_can_be_left_out() -> None:
+    pod = find(render(VALUES["no-relay"]), "Deployment", "holdfast-gateway")["spec"]["template"]["spec"]
+
+    assert [each["name"] for each in pod["containers"]] == ["envoy", "agent"]
+    assert not [argument for argument in pod["initContainers"][0]["args"] if "relay" in argument]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "gateway"
 DIRECTORY = "/var/lib/holdfast-gateway"
 REGIONAL = Options(role=Role.REGIONAL, status_port=9903)
 EDGE = Options(role=Role.EDGE)
+RELAYED = replace(REGIONAL, relay_port=9904)
 ENGINES = ("10.0.0.1", "10.0.0.2")
 
 
@@ -36,6 +37,9 @@ CASES = {
     "edge-active-active": case(EDGE, route()),
     "edge-active-passive": case(EDGE, route(mode=TrafficMode.ACTIVE_PASSIVE)),
     "mutual-tls": case(replace(REGIONAL, peer_tls="/etc/holdfast/peer-tls"), route()),
+    "streams": case(RELAYED, route()),
+    "streams-mutual-tls": case(replace(RELAYED, peer_tls="/etc/holdfast/peer-tls"), route(regions=(US, EU))),
+    "streams-at-an-edge": case(replace(EDGE, relay_port=9904), route(regions=(US, EU))),
     "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
     "nothing-yet": (Snapshot(), REGIONAL),
 }

@@ -12,12 +12,15 @@ from tests.unit.gateway.builders import AP, EU, US, route
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render.endpoints import service_endpoints
-from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, LISTENERS, PEER_TABLE, Files, files
-from holdfast_gateway.render.values import seconds
+from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, LISTENERS, OUTBOUND_TABLE, PEER_TABLE, Files, files
+from holdfast_gateway.render.values import peer_cluster, seconds
 from holdfast_gateway.state import Snapshot, one_service_per_model
 
 REGIONAL = Options(role=Role.REGIONAL)
 EDGE = Options(role=Role.EDGE)
+RELAYED = Options(role=Role.REGIONAL, relay_port=9904)
+RELAYED_EDGE = Options(role=Role.EDGE, relay_port=9904)
+ALL = [REGIONAL, EDGE, RELAYED, RELAYED_EDGE]
 NAMES = ["us-east", "eu-west", "ap-south", "sa-north"]
 ADDRESSES = {name: f"192.0.2.{number}" for number, name in enumerate(NAMES, 1)}
 
@@ -82,15 +85,15 @@ def hosts(built: Files, cluster: str) -> list[tuple[int, str, str, int, int]]:
     return found
 
 
-@given(snapshots(), st.sampled_from([REGIONAL, EDGE]))
+@given(snapshots(), st.sampled_from(ALL))
 def test_every_cluster_that_a_route_names_exists(snapshot: Snapshot, options: Options) -> None:
     built = files(snapshot, options, "/d")
     known = {cluster["name"] for cluster in resources(built, CLUSTERS)} | {"ready"}
-    tables = [built[name] for name in (CLIENT_TABLE, PEER_TABLE) if name in built]
+    tables = [built[name] for name in (CLIENT_TABLE, PEER_TABLE, OUTBOUND_TABLE) if name in built]
     assert set(find(tables, "cluster")) <= known
 
 
-@given(snapshots(), st.sampled_from([REGIONAL, EDGE]))
+@given(snapshots(), st.sampled_from(ALL))
 def test_every_file_that_is_named_is_written_before_the_one_that_names_it(snapshot: Snapshot, options: Options) -> None:
     written: set[str] = set()
     for name, document in files(snapshot, options, "/d").items():
@@ -109,7 +112,7 @@ def test_the_peer_port_leads_to_engines_of_this_region_only(snapshot: Snapshot) 
         assert addresses <= set(snapshot.engines[made.key])
 
 
-@given(snapshots(), st.sampled_from([REGIONAL, EDGE]))
+@given(snapshots(), st.sampled_from(ALL))
 def test_every_region_in_service_is_a_host_exactly_once(snapshot: Snapshot, options: Options) -> None:
     built = files(snapshot, options, "/d")
     for made in snapshot.routes:
@@ -133,7 +136,7 @@ def test_a_regional_gateway_tries_one_region_after_the_other_its_own_first(snaps
         assert others == sorted(others, key=order.index)
 
 
-@given(snapshots(), st.sampled_from([REGIONAL, EDGE]))
+@given(snapshots(), st.sampled_from(ALL))
 def test_no_route_has_a_time_out_per_try_and_every_cluster_has_raised_breakers(
     snapshot: Snapshot, options: Options
 ) -> None:
@@ -145,7 +148,7 @@ def test_no_route_has_a_time_out_per_try_and_every_cluster_has_raised_breakers(
         assert all(limit["max_retries"] > 1000 for limit in thresholds)
 
 
-@given(snapshots(), st.sampled_from([REGIONAL, EDGE]))
+@given(snapshots(), st.sampled_from(ALL))
 def test_endpoints_change_endpoint_files_and_local_retries_only(snapshot: Snapshot, options: Options) -> None:
     """Else a new engine would rebuild a cluster or a listener and cut connections."""
     before = files(snapshot, options, "/d")
@@ -157,7 +160,7 @@ def test_endpoints_change_endpoint_files_and_local_retries_only(snapshot: Snapsh
 @given(snapshots(), snapshots())
 def test_services_never_change_the_listeners_that_carry_requests(first: Snapshot, second: Snapshot) -> None:
     def carriers(snapshot: Snapshot) -> list[dict[str, Any]]:
-        listeners = resources(files(snapshot, REGIONAL, "/d"), LISTENERS)
+        listeners = resources(files(snapshot, RELAYED, "/d"), LISTENERS)
         return [listener for listener in listeners if listener["name"] != "ready"]
 
     assert carriers(first) == carriers(second)
@@ -250,3 +253,48 @@ def test_with_every_region_drained_traffic_stays_where_it_is() -> None:
     drained = route(regions=(at(0, US), at(0, EU), at(0, AP)))
 
     assert [name for name, _, _ in priorities(drained, REGIONAL)] == ["us-east", "eu-west", "ap-south"]
+
+
+@given(snapshots(), st.sampled_from([RELAYED, RELAYED_EDGE]))
+def test_streams_go_to_the_relay_and_while_it_is_dead_where_other_requests_go(
+    snapshot: Snapshot, options: Options
+) -> None:
+    built = files(snapshot, options, "/d")
+    for made in snapshot.routes:
+        relay, *behind = hosts(built, f"stream/{made.key}")
+        assert relay == (0, "", "127.0.0.1", 9904, 1)
+        assert behind == [(priority + 1, *host) for priority, *host in hosts(built, f"service/{made.key}")]
+
+
+@given(snapshots(), st.sampled_from([RELAYED, RELAYED_EDGE]))
+def test_the_relay_can_ask_each_region_that_it_is_told_of_and_is_told_of_all_in_service(
+    snapshot: Snapshot, options: Options
+) -> None:
+    built = files(snapshot, options, "/d")
+    known = {cluster["name"] for cluster in resources(built, CLUSTERS)}
+    for made in snapshot.routes:
+        told = built["streams.yaml"]["services"][made.key]["regions"]
+        assert {peer_cluster(region) for region in told} <= known
+        assert sorted(told) == sorted(region for _, region, *_ in hosts(built, f"service/{made.key}"))
+        for region in told:
+            (way,) = hosts(built, peer_cluster(region))
+            assert way[2] in ("127.0.0.1", ADDRESSES[region])
+
+
+def test_without_a_relay_streams_are_requests_like_others() -> None:
+    built = files(Snapshot((route(),)), REGIONAL, "/d")
+    assert not [
+        name for name in built if "stream" in name or "outbound" in name or "peer-" in name.replace("rds-peer", "")
+    ]
+    assert "bool_match" not in str(built[CLIENT_TABLE])
+
+
+def test_only_the_relay_is_spoken_to_in_plain_where_gateways_speak_tls() -> None:
+    tls = Options(role=Role.REGIONAL, relay_port=9904, peer_tls="/tls")
+    for cluster in resources(files(Snapshot((route(),)), tls, "/d"), CLUSTERS):
+        if cluster["name"].startswith("stream/"):
+            relay, peers = cluster["transport_socket_matches"]
+            assert relay["transport_socket"]["name"] == "envoy.transport_sockets.raw_buffer"
+            assert (peers["match"], peers["transport_socket"]["name"]) == ({}, "envoy.transport_sockets.tls")
+        elif not cluster["name"].startswith("local/"):
+            assert cluster["transport_socket"]["name"] == "envoy.transport_sockets.tls"

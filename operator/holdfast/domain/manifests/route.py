@@ -29,6 +29,8 @@ def route(seen: Observation, work: Work) -> dict[str, Any]:
         regions=work.targets,
         mode=service.spec.traffic.mode,
         max_stream=service.spec.traffic.max_stream,
+        max_resumes=service.spec.traffic.max_resumes,
+        progress_timeout=service.spec.failover.progress_timeout,
     )
     return {
         "apiVersion": "v1",

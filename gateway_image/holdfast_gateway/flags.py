@@ -1,0 +1,93 @@
+"""The command line's options, shared by several commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from holdfast_gateway.options import Options, Role
+from holdfast_gateway.relay.stream import Patience
+
+Command = Callable[..., Any]
+DEFAULT = Options(role=Role.REGIONAL)
+PATIENCE = Patience()
+DIRECTORY = click.option(
+    "--dir", "directory", required=True, type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
+    help="Where Envoy's files are.",
+)  # fmt: skip
+KUBECONFIGS = click.option(
+    "--kubeconfig", "kubeconfigs", multiple=True,
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="API server to read routes from; an edge may be given several. Default: the Pod's own.",
+)  # fmt: skip
+
+
+def gateway_options(command: Command) -> Command:
+    """The options that shape Envoy's files; `init` and `agent` of one gateway must be given the same."""
+    flags = [
+        click.option("--role", type=click.Choice([role.value for role in Role]), default=DEFAULT.role.value),
+        click.option("--listen", default=DEFAULT.listen, show_default=True),
+        click.option("--client-port", default=DEFAULT.client_port, show_default=True),
+        click.option("--peer-port", default=DEFAULT.peer_port, show_default=True),
+        click.option("--metrics-port", default=DEFAULT.metrics_port, show_default=True),
+        click.option("--admin-port", default=DEFAULT.admin_port, show_default=True, help="On 127.0.0.1."),
+        click.option("--status-port", default=DEFAULT.status_port, help="The agent's own port; 0 for none."),
+        click.option("--relay-port", default=DEFAULT.relay_port, help="The stream relay's, on loopback; 0 for none."),
+        click.option("--outbound-port", default=DEFAULT.outbound_port, show_default=True, help="The relay asks there."),
+        click.option("--keepalive-interval", default=DEFAULT.keepalive_interval, show_default=True),
+        click.option("--keepalive-timeout", default=DEFAULT.keepalive_timeout, show_default=True),
+        click.option("--connect-timeout", default=DEFAULT.connect_timeout, show_default=True),
+        click.option("--health-interval", default=DEFAULT.health_interval, show_default=True),
+        click.option("--health-timeout", default=DEFAULT.health_timeout, show_default=True),
+        click.option("--unhealthy-after", default=DEFAULT.unhealthy_after, show_default=True),
+        click.option("--max-body", default=DEFAULT.max_body, show_default=True, help="Bytes."),
+        click.option("--peer-tls", default=DEFAULT.peer_tls, help="Folder: tls.crt, tls.key, ca.crt; default: no TLS."),
+        click.option("--access-log/--no-access-log", default=DEFAULT.access_log, show_default=True),
+    ]
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def envoy_options(command: Command) -> Command:
+    """How Envoy is run."""
+    flags = [
+        click.option("--concurrency", default=2, show_default=True, help="Worker threads."),
+        click.option("--log-level", default="warning", show_default=True),
+        click.option("--settle", default=3.0, show_default=True, help="Draining: seconds before ports close."),
+    ]
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def relay_options(command: Command) -> Command:
+    """How streams are kept."""
+    flags = [
+        click.option("--relay-status-port", default=9906, show_default=True, help="Its health, metrics; 0: none."),
+        click.option("--keep-alive", default=PATIENCE.keep_alive, show_default=True, help="Seconds of silence."),
+        click.option("--resume-timeout", default=PATIENCE.first_token, show_default=True,
+                     help="Seconds for the first token of an engine that continues a stream."),
+        click.option("--resume-search", default=PATIENCE.search, show_default=True,
+                     help="Seconds to look for an engine that continues a stream."),
+    ]  # fmt: skip
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def drain_option(command: Command) -> Command:
+    """How long what runs may take to end."""
+    return click.option("--drain", default=900.0, show_default=True, help="Draining: seconds for running requests.")(
+        command
+    )
+
+
+def read_options(flags: dict[str, Any]) -> Options:
+    """Options from the command line's values, among which there may be others."""
+    names = {field.name for field in fields(Options)}
+    return Options(**{name: value for name, value in flags.items() if name in names} | {"role": Role(flags["role"])})

@@ -1,0 +1,313 @@
+"""One stream from its request to its end: asks, reads, gives, and asks elsewhere when what it reads from is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass
+
+from holdfast_gateway.relay import asked
+from holdfast_gateway.relay.client import HANDLED, Client, Request
+from holdfast_gateway.relay.continuation import Again, Close, Continuation, GoOn, Stuck
+from holdfast_gateway.relay.events import DONE, EventReader, comment, error_event
+from holdfast_gateway.relay.failure import Reason, UpstreamFailure
+from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
+from holdfast_gateway.relay.regions import Service, next_region
+from holdfast_gateway.relay.upstream import Answer, Upstream
+
+log = logging.getLogger(__name__)
+
+RESUMABLE_HEADER = "x-holdfast-resumable"
+REQUEST_ID = "x-request-id"
+PAUSE_FIRST, PAUSE_MOST = 0.2, 2.0
+"""Seconds before a region that has just failed is asked again: doubled each time."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a stream waits, in seconds."""
+
+    first_token: float = 20.0
+    """For the first token of an engine that continues a stream: it reads the prompt anew, and may be busy."""
+    search: float = 60.0
+    """For an engine that continues it, from the loss of the one before."""
+    keep_alive: float = 10.0
+    """Before a client that gets nothing is sent a comment."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is asked, and of whom; region None: whichever Envoy chooses."""
+
+    path: str
+    body: bytes
+    region: str | None = None
+
+
+class GivenUp(Exception):
+    """The stream cannot be completed; `code` as in OpenAI's errors."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Loss:
+    """The search for another engine, from the loss of one to the next token."""
+
+    def __init__(self, failure: UpstreamFailure, region: str | None, since: float) -> None:
+        self.reason = failure.reason
+        self.region = region
+        self.since = since
+        """When the last token came."""
+        self.began = time.monotonic()
+        self.asked: list[str] = []
+        self.refused: set[str] = set()
+        """Regions that found fault with the request itself."""
+
+
+class Stream:
+    """One client's stream."""
+
+    def __init__(
+        self,
+        request: Request,
+        key: str,
+        service: Service,
+        upstream: Upstream,
+        client: Client,
+        metrics: RelayMetrics,
+        patience: Patience,
+    ) -> None:
+        self._request = request
+        self._key = key
+        self._service = service
+        self._upstream = upstream
+        self._client = client
+        self._metrics = metrics
+        self._patience = patience
+        self._asked = asked.read(request.path, request.body)
+        self._answer = Continuation(self._asked)
+        self._reader = EventReader()
+        self._failed: list[str] = []
+        """Regions, as often as they failed this stream, the latest last."""
+        self._loss: Loss | None = None
+        self._region: str | None = None
+        """The region that is asked now."""
+        self._resuming = False
+        """Whether it is asked to continue, not to begin."""
+        self._progressed = False
+        self._at_end = False
+        """Whether the engine has said all."""
+        self._reading_since = 0.0
+        self._resumes = 0
+        self._attempts = 0
+        self._token_at = time.monotonic()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What waits for something else before the client gets it."""
+        return self._answer.held_bytes + self._reader.waiting_bytes
+
+    @property
+    def _resumable(self) -> bool:
+        """Whether another engine can continue it; a stream for which none can is never given up for its silence."""
+        return self._answer.obstacle is None and self._service.max_resumes > 0 and bool(self._service.regions)
+
+    async def run(self) -> Outcome:
+        """Until the client has all that it will get."""
+        keeping = asyncio.create_task(self._keep_alive())
+        try:
+            return await self._run()
+        except GivenUp as error:
+            log.warning("stream %s: %s", self._request.headers.get(REQUEST_ID, "?"), error)
+            if not self._client.begun:
+                await self._client.refuse(503, error.code, str(error))
+                return Outcome.REFUSED
+            await self._client.give(error_event(str(error), error.code), last=True)
+            return Outcome.FAILED
+        finally:
+            keeping.cancel()
+
+    async def _keep_alive(self) -> None:
+        while not (self._client.begun and self._answer.begun):  # noqa: ASYNC110 - rarely longer than one token
+            await asyncio.sleep(self._patience.keep_alive / 2)
+        await self._client.keep_alive(self._patience.keep_alive)
+
+    async def _run(self) -> Outcome:
+        attempt = Attempt(self._request.target, self._asked.first_body())
+        while True:
+            self._attempts += 1
+            try:
+                return await self._try(attempt)
+            except UpstreamFailure as failure:
+                self._note(failure)
+            found = await self._next()
+            if found is None:
+                return self._completed()
+            attempt = found
+
+    async def _try(self, attempt: Attempt) -> Outcome:
+        self._region = attempt.region
+        self._reader = EventReader()
+        headers = dict(self._request.headers)
+        if self._attempts > 1 and (name := headers.get(REQUEST_ID)):
+            headers[REQUEST_ID] = f"{name}-{self._attempts}"  # an engine may still hold the one before under its name
+        async with contextlib.AsyncExitStack() as stack:
+            opening = self._upstream.post(attempt.path, attempt.body, headers, self._key, attempt.region)
+            try:
+                async with asyncio.timeout(self._patience.first_token if attempt.region else None):
+                    answer = await stack.enter_async_context(opening)
+            except TimeoutError:
+                raise self._stalled() from None
+            self._region = attempt.region or answer.region
+            if answer.is_stream:
+                await self._read(answer)
+                return self._completed()
+            if attempt.region is None:
+                return await self._pass(answer)
+            refused = 400 <= answer.status < 500 and answer.status != 429
+            raise UpstreamFailure(Reason.ERROR, f"the engine answered {answer.status}", refused=refused)
+
+    async def _pass(self, answer: Answer) -> Outcome:
+        """An answer that is no stream, as it is: all regions were asked where that could help."""
+        body = await answer.whole()
+        handled = [(HANDLED, "true")] if answer.status != 200 else []
+        await self._client.begin(answer.status, [*answer.headers, *handled])
+        await self._client.give(body, last=True)
+        return Outcome.COMPLETED if answer.status == 200 else Outcome.REFUSED
+
+    async def _read(self, answer: Answer) -> None:
+        """Gives on what comes until the answer is complete; raises UpstreamFailure."""
+        patience = None if self._attempts == 1 else self._patience.first_token
+        self._reading_since = asyncio.get_running_loop().time()
+        while True:
+            data = await self._within(answer, patience)
+            if not data:
+                raise UpstreamFailure(Reason.ENDED, "the stream ended too early")
+            if await self._take(data, answer):
+                if self._at_end:
+                    await answer.drain()
+                return
+            if self._progressed:
+                patience = self._service.progress_timeout if self._resumable else None
+
+    async def _within(self, answer: Answer, patience: float | None) -> bytes:
+        """What comes next; `patience`: seconds since the last sign of progress, but for the client's own time."""
+        if patience is None:
+            return await answer.read()
+        try:
+            async with asyncio.timeout_at(self._reading_since + patience):
+                return await answer.read()
+        except TimeoutError:
+            raise self._stalled() from None
+
+    async def _take(self, data: bytes, answer: Answer) -> bool:
+        """Gives on what has become certain; whether the answer is complete."""
+        out, tokens, complete, self._progressed = bytearray(), 0, False, False
+        try:
+            for each in self._reader.feed(data):
+                taken = self._answer.take(each)
+                out += taken.out
+                tokens += taken.tokens
+                self._progressed |= taken.progress
+                if complete := taken.complete:
+                    self._at_end = each.data == DONE
+                    break
+        finally:
+            # Also what came before a failure: it counts as sent.
+            if out:
+                await self._give(bytes(out), tokens, answer, complete)
+        if self._progressed:
+            self._reading_since = asyncio.get_running_loop().time()
+        return complete
+
+    async def _give(self, out: bytes, tokens: int, answer: Answer, complete: bool) -> None:
+        if not self._client.begun:
+            header = (RESUMABLE_HEADER, "true" if self._resumable else "false")
+            await self._client.begin(answer.status, [*answer.headers, header])
+        if self._loss is not None:
+            out = self._found(self._loss) + out
+        await self._client.give(out, last=complete)
+        if tokens:
+            self._token_at = time.monotonic()
+            self._metrics.tokens.inc(tokens)
+
+    def _found(self, loss: Loss) -> bytes:
+        """The search is over; a comment tells those who look at the bytes."""
+        self._loss = None
+        region = self._region or "unknown"
+        if not self._resuming:
+            return b""
+        self._resumes += 1
+        self._metrics.resumes.labels(loss.reason.value, region).inc()
+        self._metrics.pause.observe(time.monotonic() - loss.since)
+        log.info("stream %s: resumed from %s in %s", self._request.headers.get(REQUEST_ID, "?"), loss.region, region)
+        return comment(f"resumed from {loss.region or 'unknown'} in {region}")
+
+    def _note(self, failure: UpstreamFailure) -> None:
+        log.info("stream %s lost %s: %s", self._request.headers.get(REQUEST_ID, "?"), self._region, failure)
+        if self._loss is None:
+            self._loss = Loss(failure, self._region, self._token_at)
+        if self._region is not None:
+            self._failed.append(self._region)
+            self._loss.asked.append(self._region)
+            if failure.refused:
+                self._loss.refused.add(self._region)
+
+    async def _next(self) -> Attempt | None:
+        """Whom to ask now, and what; None if nobody need be asked. Raises GivenUp."""
+        assert self._loss is not None
+        step = self._answer.next_step()
+        match step:
+            case Close(out):
+                await self._client.give(out, last=True)
+                return None
+            case Stuck(why):
+                raise GivenUp("stream_not_resumable", f"The engine was lost, and the stream cannot be resumed: {why}.")
+            case GoOn() if self._service.max_resumes == 0:
+                raise GivenUp("stream_not_resumable", "The engine was lost, and the service's maxResumes is 0.")
+            case Again():
+                self._resuming = False
+                return Attempt(self._request.target, self._asked.first_body(), await self._choose(self._loss))
+        if self._resumes >= self._service.max_resumes:
+            raise GivenUp(
+                "resumes_exhausted", f"The stream was resumed {self._resumes} times and lost its engine again."
+            )
+        return await self._continuation(step, self._loss)
+
+    async def _continuation(self, step: GoOn, loss: Loss) -> Attempt | None:
+        region = await self._choose(loss)
+        room = step.room
+        while room is None:
+            try:
+                room = await self._upstream.context_length(self._key, region) - len(step.token_ids)
+            except UpstreamFailure as failure:
+                self._region = region
+                self._note(failure)
+                region = await self._choose(loss)
+        if room <= 0:
+            await self._client.give(self._answer.ending("length"), last=True)
+            return None
+        self._resuming = True
+        self._answer.continued()
+        return Attempt(asked.COMPLETIONS, self._asked.continuation_body(step.token_ids, step.generated, room), region)
+
+    async def _choose(self, loss: Loss) -> str:
+        """The region to ask next, after a pause if it has just failed."""
+        region = next_region(self._service.regions, self._failed)
+        if region is None or loss.refused.issuperset(self._service.regions):
+            raise GivenUp("no_region_left", "The engine was lost, and no region can continue the stream.")
+        if time.monotonic() - loss.began > self._patience.search:
+            raise GivenUp("no_region_left", f"No region could continue the stream for {self._patience.search:g} s.")
+        if times := loss.asked.count(region):
+            await asyncio.sleep(min(PAUSE_MOST, PAUSE_FIRST * 2 ** (times - 1)))
+        return region
+
+    def _completed(self) -> Outcome:
+        return Outcome.CONTINUED if self._resumes else Outcome.COMPLETED
+
+    def _stalled(self) -> UpstreamFailure:
+        return UpstreamFailure(Reason.STALLED, "no token came for too long")
