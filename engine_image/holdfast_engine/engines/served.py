@@ -7,7 +7,9 @@ its last lines tell.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import random
 import shlex
 import socket
 from abc import ABC, abstractmethod
@@ -28,7 +30,13 @@ ASK_SECONDS = 0.2
 DEATH_SECONDS = 5.0
 """For a child to die of what made it answer wrongly, so that its own words tell the cause."""
 STOP_SECONDS = 10.0
-WARM_UP = Task(0, Sampling(max_tokens=4, temperature=0.0), text="Hello", chosen=frozenset({"temperature"}))
+WARM_UP = (
+    Sampling(max_tokens=4, temperature=0.0),
+    Sampling(max_tokens=4, temperature=1.0, top_p=0.9),
+    Sampling(max_tokens=4, temperature=0.0, logprobs=0),
+)
+"""vLLM compiles what samples and what tells log probabilities when it is first asked to, for seconds in which no step
+completes: not while users wait."""
 
 
 class UnsuitableError(Exception):
@@ -137,8 +145,12 @@ class ServedEngine(ABC):
         while not await self._is_up():  # noqa: ASYNC110 - another process becomes ready
             await asyncio.sleep(ASK_SECONDS)
         try:
-            self._report(await self._describe())
-            await self._generate(WARM_UP, lambda _: None)
+            loaded = await self._describe()
+            self._report(loaded)
+            for sampling in WARM_UP:
+                if sampling.logprobs is None or loaded.top_logprobs is not None:
+                    task = Task(0, sampling, text="Hello", chosen=frozenset({"temperature", "top_p"}))
+                    await self._generate(task, lambda _: None)
         except UnsuitableError as error:
             self._fail(Cause(CauseReason.FAILED, str(error)))
         except EngineError as error:
@@ -165,6 +177,13 @@ class ServedEngine(ABC):
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback device that nobody listens at.
+
+    Below those that the kernel gives to outgoing connections (from 32768 on), one of which might take it before a child
+    that starts slowly does.
+    """
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

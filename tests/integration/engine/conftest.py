@@ -20,6 +20,7 @@ import h2.events
 import httpx
 import pytest
 
+from holdfast_engine.engines.served import free_port
 from holdfast_engine.tiny_model import write_tiny_model
 
 DEADLINE = float(os.environ.get("HOLDFAST_TEST_SECONDS", "60"))
@@ -36,12 +37,6 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
             return result
         time.sleep(0.02)
     return pytest.fail(f"waited {DEADLINE:g} seconds for: {what}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class EngineProcess:

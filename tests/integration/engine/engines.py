@@ -38,9 +38,11 @@ def start_vllm(
 
 
 def start_real_vllm(_: Path, *options: str, paced: bool = False) -> EngineProcess:
-    """Always paced: a tiny model's answer would be complete before a client that left is noticed."""
+    """Always paced: a tiny model's answer would be complete before a client that left is noticed. With a shim that is
+    patient: on a busy machine no step may complete for a while."""
     command = f"env PYTHONPATH={Path(__file__).parent} {REAL_PYTHON} -m vllm.entrypoints.openai.api_server"
-    shim = ("--engine", "vllm", "--engine-command", command, "--model", str(REAL_MODEL), *options)
+    shim = ("--engine", "vllm", "--engine-command", command, "--model", str(REAL_MODEL))
+    shim = (*shim, "--progress-timeout", "60", *options)
     return EngineProcess(None, *shim, "--", *REAL_ARGUMENTS)
 
 

@@ -136,6 +136,12 @@ def test_a_long_prefill_is_progress(vllm: Launch) -> None:
     assert engine.status("/livez") == 200
 
 
+def test_what_the_engine_compiles_at_first_use_is_used_before_it_is_ready(vllm: Launch) -> None:
+    engine = vllm("--progress-timeout", "1", arguments=("--compile", "3")).wait_ready()
+    assert engine.ask(max_tokens=2, temperature=0.7, top_p=0.5).status_code == 200
+    assert engine.ask(max_tokens=2, logprobs=0).status_code == 200
+
+
 def test_a_full_queue_leaves_the_engine_alive_and_a_probe_goes_before_it(vllm: Launch, post_raw: Post) -> None:
     engine = vllm("--progress-timeout", "1", arguments=SLOW).wait_ready()
     requests = [post_raw(engine, max_tokens=60) for _ in range(2)]

@@ -2,11 +2,11 @@
 byte, continuous batching in steps, priorities, aborts of requests whose client has gone.
 
 `--step-interval` and `--max-num-seqs` pace it; `--startup` seconds pass before it listens; `--prefill` steps go by
-before a first token; `--die-with FILE` prints the file and exits with `--exit-code`, at once or at the prompt
-`--die-at`.
-With `--enable-sleep-mode` and VLLM_SERVER_DEV_MODE it can be put to sleep, in which it generates nothing; with
-`--insomnia` it refuses. SIGUSR1 makes its generation loop hang while the server lives, SIGUSR2 lets it go on. GET /seen
-tells the bodies it got.
+before a first token; the first request that is sampled, and the first with log probabilities, take `--compile` seconds.
+`--die-with FILE` prints the file and exits with `--exit-code`, at once or at the prompt `--die-at`. With
+`--enable-sleep-mode` and VLLM_SERVER_DEV_MODE it can be put to sleep, in which it generates nothing; with `--insomnia`
+it refuses. SIGUSR1 makes its generation loop hang while the server lives, SIGUSR2 lets it go on. GET /seen tells the
+bodies it got.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Engine:
         self.steps = 0
         self.hanging = False
         self.asleep = False
+        self.compiled = set[str]()
         self.seen: list[dict[str, Any]] = []
         self.told = ""
         """The gauges as the loop last said them; in vLLM loop and server are two processes."""
@@ -124,6 +125,7 @@ class Engine:
         limit = body.get("max_tokens") or CONTEXT - len(ids)
         sequence = Sequence(ids, len(ids), limit, body.get("priority", 0), body, self.options.prefill)
         prompt_ids = list(ids)
+        self.compile(body)
         self.waiting.append(sequence)
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
@@ -132,6 +134,15 @@ class Engine:
         finally:
             self.abort(sequence)
         return response
+
+    def compile(self, body: dict[str, Any]) -> None:
+        """As vLLM does: stop everything for a while at the first request of a kind."""
+        kinds = {
+            name for name, asked in (("sample", body.get("temperature")), ("logprobs", "logprobs" in body)) if asked
+        }
+        if kinds - self.compiled:
+            time.sleep(self.options.compile)
+        self.compiled |= kinds
 
     async def stream(self, response: web.StreamResponse, sequence: Sequence, prompt_ids: list[int], chat: bool) -> None:
         told = {"prompt_token_ids": prompt_ids} if sequence.body.get("return_token_ids") else {}
@@ -237,6 +248,7 @@ def main() -> None:
     parser.add_argument("--max-num-seqs", type=int, default=64)
     parser.add_argument("--startup", type=float, default=0.0)
     parser.add_argument("--prefill", type=int, default=0)
+    parser.add_argument("--compile", type=float, default=0.0)
     parser.add_argument("--die-with")
     parser.add_argument("--die-at")
     parser.add_argument("--exit-code", type=int, default=1)
