@@ -23,7 +23,7 @@ from granian.server.embed import Server
 from holdfast_gateway.relay.app import Relay
 from holdfast_gateway.relay.metrics import CONTENT_TYPE
 from holdfast_gateway.relay.regions import Services
-from holdfast_gateway.relay.stream import Patience
+from holdfast_gateway.relay.search import Patience
 from holdfast_gateway.relay.upstream import Upstream
 
 log = logging.getLogger(__name__)

@@ -266,6 +266,23 @@ async def test_the_agents_changes_are_followed_and_a_broken_file_changes_nothing
     assert told(await bench.ask())[0] == "abcd"
 
 
+async def test_regions_that_changed_while_a_stream_ran_are_asked_as_they_are_now(bench: Bench) -> None:
+    release = asyncio.Event()
+
+    async def lost_later(request: Any) -> Any:
+        response = await stream(BEGIN)(request)
+        await release.wait()
+        return response
+
+    await bench.start(us=lost_later, eu=refusal(503), ap=REST)
+    asking = asyncio.create_task(bench.ask())
+    await bench.eventually("holdfast_relay_tokens_total", 2)
+    bench.describe(("ap",))
+    release.set()
+    assert told(await asking) == ("abcd", "stop", "[DONE]")
+    assert [region for region, _ in bench.outbound.asked] == ["us", "ap"]
+
+
 async def test_an_unknown_service_is_left_to_envoy(bench: Bench) -> None:
     await bench.start(us=REST)
     async with bench.client() as client:
