@@ -367,6 +367,14 @@ async def test_a_client_that_leaves_takes_its_upstream_with_it(bench: Bench, raw
     await bench.eventually('holdfast_relay_streams_total{outcome="client_left"}', 1)
 
 
+async def test_two_relays_do_not_share_a_port(bench: Bench) -> None:
+    await bench.start(us=REST)
+    second = relay(bench.folder, bench.address, "--relay-status-port", "0")
+    second.start()
+    assert await asyncio.to_thread(second.wait, DEADLINE) == 1
+    assert "Address already in use" in second.log()
+
+
 async def test_told_to_stop_it_finishes_its_streams_and_takes_no_more(bench: Bench) -> None:
     release = asyncio.Event()
 
