@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -293,7 +294,8 @@ def kill_processes_of(pod: Any) -> None:
     """End the processes of a Pod's containers at once, as an out-of-memory kill would, and wait until they are gone."""
     processes = processes_of(pod)
     for process in processes:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # its parent was killed before, and took it along
+            process.kill()
     _, alive = psutil.wait_procs(processes, timeout=DEADLINE)
     assert not alive, f"processes of {pod.metadata.name} outlived SIGKILL: {alive}"
 
