@@ -33,8 +33,9 @@ class Run:
 
     @property
     def passed(self) -> bool:
-        """Whether no request failed; streams are reported and do not decide."""
-        return self.measured.requests_failed == 0
+        """Whether no request failed and every stream was completed."""
+        streams = self.measured.streams
+        return self.measured.requests_failed == 0 and sum(streams.values()) == streams[StreamOutcome.COMPLETED]
 
 
 def verdict(run: Run) -> str:

@@ -43,7 +43,8 @@ class GeneratedResponse(GenerationResponse):
         shim: Shim,
         request_id: str | None,
     ) -> None:
-        reader = AnswerReader(generation, shim.vocabulary, request.stops, request.return_token_ids)
+        self._with_ids = request.return_token_ids and shim.loaded.tells_ids
+        reader = AnswerReader(generation, shim.vocabulary, request.stops, self._with_ids)
         super().__init__(reader, bool(request.stream))
         self._request = request
         prefix = "chatcmpl" if isinstance(request, ChatRequest) else "cmpl"
@@ -53,7 +54,7 @@ class GeneratedResponse(GenerationResponse):
         """The answer's frame and the prompt's length, once the request is accepted."""
         prompt_ids = await self._reader.prompt_ids()
         kind = answers.ChatAnswer if isinstance(self._request, ChatRequest) else answers.CompletionAnswer
-        returned = prompt_ids if self._request.return_token_ids else None
+        returned = prompt_ids if self._with_ids else None
         return kind(self._id, self._request.model, int(time.time()), returned), self._reader.prompt_tokens
 
     async def _send_whole(self, send: Send) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from holdfast_gateway.options import Options, Role
-from holdfast_gateway.relay.stream import Patience
+from holdfast_gateway.relay.search import Patience
 
 Command = Callable[..., Any]
 DEFAULT = Options(role=Role.REGIONAL)

@@ -11,8 +11,6 @@ import pytest
 from kubernetes import client
 from tests.e2e.world import World, api_server_of, kill_processes_of, wait_for
 
-from holdfast_chaos.records import StreamOutcome
-
 pytestmark = pytest.mark.e2e
 
 
@@ -129,7 +127,6 @@ def test_replacing_all_engines_under_load_costs_no_request_and_no_stream(healthy
         wait_for("new engines everywhere", lambda: all(map(replaced, healthy.names)))
 
     load.assert_nothing_failed()
-    assert sum(load.seen.streams.values()) == load.seen.streams[StreamOutcome.COMPLETED], load.seen.stream_failures
 
 
 def test_a_gateway_restarts_from_its_files_without_operator_and_api_server(healthy: World) -> None:

@@ -110,10 +110,9 @@ def request(task: Task, model: Model) -> pb.ModelInferRequest:
         raise InvalidRequestError(_NO_CHAT, param="messages", code="unsupported")
     tensors = [_prompt(task, model), Tensor("stream", "BOOL", (1,), [True])]
     tensors.append(text_tensor("sampling_parameters", json.dumps(_sampling(task))))
-    for name in COUNTS:
-        if f"return_{name}" in model.inputs and name in model.outputs:
-            tensors.append(Tensor(f"return_{name}", "BOOL", (1,), [True]))
-    wanted = [name for name in ("text_output", *COUNTS, *IDS) if name in model.outputs]
+    counts = [name for name in COUNTS if f"return_{name}" in model.inputs and name in model.outputs]
+    tensors += [Tensor(f"return_{name}", "BOOL", (1,), [True]) for name in counts]
+    wanted = ["text_output", *counts, *(IDS if model.tells_ids else ())]
     if model.batched:
         tensors = [Tensor(each.name, each.datatype, (1, *each.shape), each.values) for each in tensors]
     return messages.request(model.name, str(task.id), tensors, wanted, {"triton_enable_empty_final_response": True})

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from holdfast.api.names import SERVICE_HEADER
@@ -23,7 +24,8 @@ from holdfast_gateway.relay.client import (
 from holdfast_gateway.relay.events import error_event
 from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
 from holdfast_gateway.relay.regions import Service
-from holdfast_gateway.relay.stream import Patience, Stream
+from holdfast_gateway.relay.search import Patience
+from holdfast_gateway.relay.stream import Stream
 from holdfast_gateway.relay.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -83,13 +85,12 @@ class Relay:
 
     async def _stream(self, request: Request, client: Client) -> Outcome:
         key = request.headers.get(SERVICE_HEADER, "")
-        service = self.service(key)
-        if service is None:
+        if self.service(key) is None:
             # Without `HANDLED`: Envoy goes on to the regions themselves.
             await client.begin(503, [("content-type", "text/plain")])
             await client.give(b"The relay does not know the service.\n", last=True)
             return Outcome.REFUSED
-        stream = Stream(request, key, service, self.upstream, client, self.metrics, self.patience)
+        stream = Stream(request, key, partial(self.service, key), self.upstream, client, self.metrics, self.patience)
         self.streams.add(stream)
         try:
             return await stream.run()

@@ -13,7 +13,7 @@ import click
 
 from holdfast_gateway.envoy import RESTART_FIRST, RESTART_MOST, die_with_parent
 from holdfast_gateway.options import Options
-from holdfast_gateway.relay.stream import Patience
+from holdfast_gateway.relay.search import Patience
 
 log = logging.getLogger(__name__)
 SHARED = ("role", "listen", "relay_port", "outbound_port", "max_body")

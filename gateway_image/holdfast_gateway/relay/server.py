@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from granian.server.embed import Server
 from holdfast_gateway.relay.app import Relay
 from holdfast_gateway.relay.metrics import CONTENT_TYPE
 from holdfast_gateway.relay.regions import Services
-from holdfast_gateway.relay.stream import Patience
+from holdfast_gateway.relay.search import Patience
 from holdfast_gateway.relay.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def serve(config: ServeConfig) -> NoReturn:
 
 
 async def _serve(config: ServeConfig) -> int:
+    _refuse_taken_port(config.address, config.port)
     async with Upstream(f"http://{config.address}:{config.outbound_port}") as upstream:
         relay = Relay(upstream, Services(config.directory).get, config.patience, config.max_body)
         server = Server(
@@ -101,6 +103,14 @@ async def _serve(config: ServeConfig) -> int:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
     return 0
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    """Raises OSError when another process listens there: granian would silently share the port with it."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        attempt.bind(address)
 
 
 def _on_signals(relay: Relay) -> asyncio.Event:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast_gateway.relay import asked
@@ -14,27 +15,14 @@ from holdfast_gateway.relay.continuation import Again, Close, Continuation, GoOn
 from holdfast_gateway.relay.events import DONE, EventReader, comment, error_event
 from holdfast_gateway.relay.failure import Reason, UpstreamFailure
 from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
-from holdfast_gateway.relay.regions import Service, next_region
+from holdfast_gateway.relay.regions import Service
+from holdfast_gateway.relay.search import GivenUp, Loss, Patience, Search
 from holdfast_gateway.relay.upstream import Answer, Upstream
 
 log = logging.getLogger(__name__)
 
 RESUMABLE_HEADER = "x-holdfast-resumable"
 REQUEST_ID = "x-request-id"
-PAUSE_FIRST, PAUSE_MOST = 0.2, 2.0
-"""Seconds before a region that has just failed is asked again: doubled each time."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a stream waits, in seconds."""
-
-    first_token: float = 20.0
-    """For the first token of an engine that continues a stream: it reads the prompt anew, and may be busy."""
-    search: float = 60.0
-    """For an engine that continues it, from the loss of the one before."""
-    keep_alive: float = 10.0
-    """Before a client that gets nothing is sent a comment."""
 
 
 @dataclass(frozen=True)
@@ -46,28 +34,6 @@ class Attempt:
     region: str | None = None
 
 
-class GivenUp(Exception):
-    """The stream cannot be completed; `code` as in OpenAI's errors."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Loss:
-    """The search for another engine, from the loss of one to the next token."""
-
-    def __init__(self, failure: UpstreamFailure, region: str | None, since: float) -> None:
-        self.reason = failure.reason
-        self.region = region
-        self.since = since
-        """When the last token came."""
-        self.began = time.monotonic()
-        self.asked: list[str] = []
-        self.refused: set[str] = set()
-        """Regions that found fault with the request itself."""
-
-
 class Stream:
     """One client's stream."""
 
@@ -75,7 +41,7 @@ class Stream:
         self,
         request: Request,
         key: str,
-        service: Service,
+        lookup: Callable[[], Service | None],
         upstream: Upstream,
         client: Client,
         metrics: RelayMetrics,
@@ -83,7 +49,9 @@ class Stream:
     ) -> None:
         self._request = request
         self._key = key
-        self._service = service
+        self._lookup = lookup
+        self._service = lookup() or Service((), 0, 0.0)
+        """As the agent told last when the stream began, or lost an engine."""
         self._upstream = upstream
         self._client = client
         self._metrics = metrics
@@ -91,9 +59,7 @@ class Stream:
         self._asked = asked.read(request.path, request.body)
         self._answer = Continuation(self._asked)
         self._reader = EventReader()
-        self._failed: list[str] = []
-        """Regions, as often as they failed this stream, the latest last."""
-        self._loss: Loss | None = None
+        self._search = Search(patience.search)
         self._region: str | None = None
         """The region that is asked now."""
         self._resuming = False
@@ -228,8 +194,8 @@ class Stream:
         if not self._client.begun:
             header = (RESUMABLE_HEADER, "true" if self._resumable else "false")
             await self._client.begin(answer.status, [*answer.headers, header])
-        if self._loss is not None:
-            out = self._found(self._loss) + out
+        if self._search.loss is not None:
+            out = self._found(self._search.loss) + out
         await self._client.give(out, last=complete)
         if tokens:
             self._token_at = time.monotonic()
@@ -237,29 +203,23 @@ class Stream:
 
     def _found(self, loss: Loss) -> bytes:
         """The search is over; a comment tells those who look at the bytes."""
-        self._loss = None
+        self._search.loss = None
         region = self._region or "unknown"
         if not self._resuming:
             return b""
         self._resumes += 1
-        self._metrics.resumes.labels(loss.reason.value, region).inc()
-        self._metrics.pause.observe(time.monotonic() - loss.since)
+        self._metrics.resumes.labels(loss.failure.reason.value, region).inc()
+        self._metrics.pause.observe(time.monotonic() - loss.token_at)
         log.info("stream %s: resumed from %s in %s", self._request.headers.get(REQUEST_ID, "?"), loss.region, region)
         return comment(f"resumed from {loss.region or 'unknown'} in {region}")
 
     def _note(self, failure: UpstreamFailure) -> None:
         log.info("stream %s lost %s: %s", self._request.headers.get(REQUEST_ID, "?"), self._region, failure)
-        if self._loss is None:
-            self._loss = Loss(failure, self._region, self._token_at)
-        if self._region is not None:
-            self._failed.append(self._region)
-            self._loss.asked.append(self._region)
-            if failure.refused:
-                self._loss.refused.add(self._region)
+        self._search.note(failure, self._region, self._token_at)
+        self._service = self._lookup() or self._service
 
     async def _next(self) -> Attempt | None:
         """Whom to ask now, and what; None if nobody need be asked. Raises GivenUp."""
-        assert self._loss is not None
         step = self._answer.next_step()
         match step:
             case Close(out):
@@ -271,15 +231,15 @@ class Stream:
                 raise GivenUp("stream_not_resumable", "The engine was lost, and the service's maxResumes is 0.")
             case Again():
                 self._resuming = False
-                return Attempt(self._request.target, self._asked.first_body(), await self._choose(self._loss))
+                return Attempt(self._request.target, self._asked.first_body(), await self._choose())
         if self._resumes >= self._service.max_resumes:
             raise GivenUp(
                 "resumes_exhausted", f"The stream was resumed {self._resumes} times and lost its engine again."
             )
-        return await self._continuation(step, self._loss)
+        return await self._continuation(step)
 
-    async def _continuation(self, step: GoOn, loss: Loss) -> Attempt | None:
-        region = await self._choose(loss)
+    async def _continuation(self, step: GoOn) -> Attempt | None:
+        region = await self._choose()
         room = step.room
         while room is None:
             try:
@@ -287,7 +247,7 @@ class Stream:
             except UpstreamFailure as failure:
                 self._region = region
                 self._note(failure)
-                region = await self._choose(loss)
+                region = await self._choose()
         if room <= 0:
             await self._client.give(self._answer.ending("length"), last=True)
             return None
@@ -295,16 +255,8 @@ class Stream:
         self._answer.continued()
         return Attempt(asked.COMPLETIONS, self._asked.continuation_body(step.token_ids, step.generated, room), region)
 
-    async def _choose(self, loss: Loss) -> str:
-        """The region to ask next, after a pause if it has just failed."""
-        region = next_region(self._service.regions, self._failed)
-        if region is None or loss.refused.issuperset(self._service.regions):
-            raise GivenUp("no_region_left", "The engine was lost, and no region can continue the stream.")
-        if time.monotonic() - loss.began > self._patience.search:
-            raise GivenUp("no_region_left", f"No region could continue the stream for {self._patience.search:g} s.")
-        if times := loss.asked.count(region):
-            await asyncio.sleep(min(PAUSE_MOST, PAUSE_FIRST * 2 ** (times - 1)))
-        return region
+    async def _choose(self) -> str:
+        return await self._search.choose(self._service.regions)
 
     def _completed(self) -> Outcome:
         return Outcome.CONTINUED if self._resumes else Outcome.COMPLETED

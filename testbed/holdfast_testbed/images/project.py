@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Recipe:
         return f"holdfast/{self.name}:dev"
 
 
+_OWN_EXTRAS = re.compile(r"holdfast\[(?P<names>[^\]]+)\]")
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -49,7 +51,17 @@ class Project:
 
     def requirements(self, recipe: Recipe) -> tuple[str, ...]:
         """What pip has to install for an image."""
-        return self.dependencies + self.extras.get(recipe.extra, ())
+        return self.dependencies + self._extra(recipe.extra)
+
+    def _extra(self, name: str) -> tuple[str, ...]:
+        """The requirements of an extra, those of the project's other extras that it names put in their place."""
+        found: list[str] = []
+        for wanted in self.extras.get(name, ()):
+            if own := _OWN_EXTRAS.fullmatch(wanted):
+                found += (each for other in own["names"].split(",") for each in self._extra(other.strip()))
+            else:
+                found.append(wanted)
+        return tuple(dict.fromkeys(found))
 
     def sources(self, recipe: Recipe) -> dict[str, Path]:
         """Every file of the image's packages by its place below the import root."""

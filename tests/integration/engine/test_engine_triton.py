@@ -66,6 +66,15 @@ def test_tritons_client_talks_through_the_shim_to_the_model_behind(repository: P
     assert result.as_numpy("prompt_ids").tolist() == same["prompt_token_ids"] == list(b"Once upon")
 
 
+def test_outputs_of_token_ids_are_refused_where_the_model_tells_none(serve: Serve) -> None:
+    engine = serve(Path(str(TRITON_MODELS)) / "text").wait_ready()
+    asked = {"text_input": "Once upon", "max_tokens": 4, "temperature": 0, "return_num_output_tokens": True}
+    refused = engine.client.post("/v2/models/tiny/generate", json={**asked, "return_output_ids": True})
+    assert (refused.status_code, refused.json()) == (400, {"error": "This engine tells no token ids."})
+    answer = engine.client.post("/v2/models/tiny/generate", json=asked).json()
+    assert (len(answer["text_output"]), answer["num_output_tokens"]) == (len("Once upon") + 4, 4)
+
+
 def test_a_model_whose_process_died_ends_the_engine_although_triton_calls_it_ready(
     repository: Path, serve: Serve, tmp_path: Path
 ) -> None:

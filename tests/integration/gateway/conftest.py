@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.gateway.bed import Bed
+from tests.integration.gateway.processes import Server, cpu_engine
+
+from holdfast_engine.tiny_model import write_tiny_model
 
 MakeBed = Callable[..., Bed]
+MakeEngine = Callable[[str, str, int, Path], Server]
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> MakeEngine:
+    """Makes CPU engines with a tiny model."""
+    return partial(cpu_engine, model=write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf").path)
 
 
 @pytest.fixture

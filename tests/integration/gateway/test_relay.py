@@ -266,6 +266,23 @@ async def test_the_agents_changes_are_followed_and_a_broken_file_changes_nothing
     assert told(await bench.ask())[0] == "abcd"
 
 
+async def test_regions_that_changed_while_a_stream_ran_are_asked_as_they_are_now(bench: Bench) -> None:
+    release = asyncio.Event()
+
+    async def lost_later(request: Any) -> Any:
+        response = await stream(BEGIN)(request)
+        await release.wait()
+        return response
+
+    await bench.start(us=lost_later, eu=refusal(503), ap=REST)
+    asking = asyncio.create_task(bench.ask())
+    await bench.eventually("holdfast_relay_tokens_total", 2)
+    bench.describe(("ap",))
+    release.set()
+    assert told(await asking) == ("abcd", "stop", "[DONE]")
+    assert [region for region, _ in bench.outbound.asked] == ["us", "ap"]
+
+
 async def test_an_unknown_service_is_left_to_envoy(bench: Bench) -> None:
     await bench.start(us=REST)
     async with bench.client() as client:
@@ -348,6 +365,14 @@ async def test_a_client_that_leaves_takes_its_upstream_with_it(bench: Bench, raw
     async with asyncio.timeout(DEADLINE):
         await ended.wait()
     await bench.eventually('holdfast_relay_streams_total{outcome="client_left"}', 1)
+
+
+async def test_two_relays_do_not_share_a_port(bench: Bench) -> None:
+    await bench.start(us=REST)
+    second = relay(bench.folder, bench.address, "--relay-status-port", "0")
+    second.start()
+    assert await asyncio.to_thread(second.wait, DEADLINE) == 1
+    assert "Address already in use" in second.log()
 
 
 async def test_told_to_stop_it_finishes_its_streams_and_takes_no_more(bench: Bench) -> None:

@@ -2,94 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import signal
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import partial
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from tests.integration.gateway import certificates
 from tests.integration.gateway.bed import Bed, status_of, wait_for
-from tests.integration.gateway.processes import Server, cpu_engine, vllm
+from tests.integration.gateway.conftest import MakeEngine
+from tests.integration.gateway.processes import Server
+from tests.integration.gateway.streaming import CHAT, COMPLETION, DEADLINE, TOKENS, Streamed, ask, metric
 
-from holdfast.api.route import EngineProtocol, TrafficMode
-from holdfast_engine.tiny_model import write_tiny_model
+from holdfast.api.route import TrafficMode
 
 pytestmark = pytest.mark.integration
 
-MakeEngine = Callable[[str, str, int, Path], Server]
 KILL = pytest.param(Server.kill, id="killed")
 FREEZE = pytest.param(Server.freeze, id="frozen")
-DEADLINE = 120.0
-TOKENS = 50
-CHAT = {"messages": [{"role": "user", "content": "Once upon a time"}]}
-COMPLETION = {"prompt": "Once upon a time"}
-
-
-@dataclass
-class Streamed:
-    """What a client made of a stream."""
-
-    headers: httpx.Headers
-    raw: str = ""
-    chunks: list[Any] = field(default_factory=list)
-    ended: bool = False
-    """Whether [DONE] came."""
-
-    @property
-    def text(self) -> str:
-        choices = [choice for chunk in self.chunks for choice in chunk.get("choices", [])]
-        return "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in choices)
-
-    def seen(self) -> Any:
-        """All that a client can tell apart, without the names and times that are each answer's own."""
-        choices = [choice for chunk in self.chunks for choice in chunk.get("choices", [])]
-        return {
-            "text": self.text,
-            "ids": [token for choice in choices for token in choice.get("token_ids", [])],
-            "roles": [choice["delta"]["role"] for choice in choices if "role" in choice.get("delta", {})],
-            "reasons": [choice["finish_reason"] for choice in choices if choice["finish_reason"]],
-            "usage": [chunk["usage"] for chunk in self.chunks if chunk.get("usage")],
-            "kinds": {chunk.get("object") for chunk in self.chunks},
-            "frames": len({(chunk.get("id"), chunk.get("created"), chunk.get("model")) for chunk in self.chunks}),
-            "ended": self.ended,
-        }
-
-
-def ask(
-    url: str, fault: Callable[[], None] | None = None, after: int = 12, content: Any = COMPLETION, **fields: Any
-) -> Streamed:
-    """Reads a stream to its end; after so many chunks, injects the fault and reads on."""
-    asked = {"model": "llama", "temperature": 0, "max_tokens": TOKENS, "stream": True, "ignore_eos": True}
-    asked |= {"stream_options": {"include_usage": True}, **content, **fields}
-    path = "chat/completions" if "messages" in asked else "completions"
-    with httpx.stream("POST", f"{url}/v1/{path}", json=asked, timeout=DEADLINE) as response:
-        assert response.status_code == 200, response.read()
-        got = Streamed(response.headers)
-        for line in response.iter_lines():
-            got.raw += line + "\n"
-            if not line.startswith("data: "):
-                continue
-            assert not got.ended
-            if line == "data: [DONE]":
-                got.ended = True
-                continue
-            got.chunks.append(json.loads(line[6:]))
-            if fault is not None and len(got.chunks) == after:
-                fault()
-    return got
-
-
-@pytest.fixture(scope="session")
-def real(tmp_path_factory: pytest.TempPathFactory) -> MakeEngine:
-    """Makes CPU engines with a tiny model."""
-    return partial(cpu_engine, model=write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf").path)
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +49,6 @@ def bed(shared: Bed) -> Bed:
             wait_for(lambda address=address: status_of(f"http://{address}:8000/health") == 200, f"{address} is up")
     shared.repair()
     return shared
-
-
-def metric(bed: Bed, gateway: str, name: str) -> float:
-    """A metric of a gateway's relay."""
-    text = httpx.get(f"http://{bed.gateways[gateway].options.listen}:9906/metrics").text
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 
 @pytest.mark.parametrize("content", [COMPLETION, CHAT], ids=["completion", "chat"])
@@ -191,6 +116,25 @@ def test_a_stop_string_near_the_seam_ends_the_answer_where_it_would_have(bed: Be
     got = ask(gateway.url, bed.engines["us-0"].kill, after=after, stop=[stop, "never said"])
 
     assert got.seen() == undisturbed.seen()
+
+
+def test_many_streams_at_once_all_go_on(bed: Bed) -> None:
+    url = bed.gateways["us"].url
+    prompts = [{"prompt": f"{number} times upon"} for number in range(12)]
+    undisturbed = [ask(url, content=prompt).seen() for prompt in prompts]
+    running = threading.Barrier(len(prompts) + 1, timeout=DEADLINE)
+
+    def read(prompt: Any) -> Streamed:
+        return ask(url, lambda: running.wait() and None, content=prompt, max_tokens=TOKENS)
+
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        reading = [pool.submit(read, prompt) for prompt in prompts]
+        running.wait()
+        bed.engines["us-0"].kill()
+        got = [each.result() for each in reading]
+
+    assert [each.seen() for each in got] == undisturbed
+    assert any(": resumed from us in eu" in each.raw for each in got)
 
 
 def test_the_real_openai_client_sees_one_answer(bed: Bed) -> None:
@@ -292,80 +236,3 @@ def test_a_gateway_that_drains_still_continues_its_streams(bed: Bed) -> None:
     assert ask(gateway.url, drain_and_lose, max_tokens=100).seen() == undisturbed.seen()
     for server in gateway.servers:
         assert server.wait(DEADLINE) == 0
-
-
-def test_with_mutual_tls_the_relay_is_reached_and_reaches_regions(
-    tmp_path: Path, real: MakeEngine, make_bed: Callable[..., Bed]
-) -> None:
-    certificates.authority(tmp_path / "tls")
-    certificates.certificate(tmp_path / "tls")
-    bed = make_bed(
-        regions={"us": 1, "eu": 1}, make_engine=real, relay_flags=(), timing={"peer_tls": str(tmp_path / "tls")}
-    )  # fmt: skip
-    bed.start(edge=False)
-    url = bed.gateways["us"].url
-    undisturbed = ask(url)
-    got = ask(url, bed.engines["us-0"].kill)
-    assert got.seen() == undisturbed.seen()
-    assert ": resumed from us in eu" in got.raw
-    relay = bed.gateways["us"].relay
-    assert relay is not None
-    relay.kill()
-    assert ask(url).ended, "straight to a region that is reached by TLS"
-
-
-def test_a_single_region_continues_with_the_engine_that_is_left_or_comes_back(
-    real: MakeEngine, make_bed: Callable[..., Bed]
-) -> None:
-    bed = make_bed(regions={"us": 1}, make_engine=real, relay_flags=())
-    bed.start(edge=False)
-    url = bed.gateways["us"].url
-    undisturbed = ask(url)
-
-    def restart() -> None:
-        bed.engines["us-0"].kill()
-        bed.engines["us-0"].start()
-
-    got = ask(url, restart)
-    assert got.seen() == undisturbed.seen()
-    assert ": resumed from us in us" in got.raw
-
-
-@pytest.fixture(scope="module")
-def vllm_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    """Two regions whose engines speak as vLLM does, without Holdfast's shim."""
-    bed = Bed(
-        tmp_path_factory.mktemp("vllm"), regions={"us": 1, "eu": 1}, make_engine=vllm, relay_flags=(),
-        protocol=EngineProtocol.HTTP1, route_fields={"progress_timeout": timedelta(seconds=2)},
-    )  # fmt: skip
-    try:
-        bed.start(edge=False)
-        yield bed
-    finally:
-        bed.stop()
-
-
-HANG = pytest.param(lambda server: server.signal(signal.SIGUSR1), id="hangs-behind-a-living-server")
-
-
-@pytest.mark.parametrize("content", [COMPLETION, CHAT], ids=["completion", "chat"])
-@pytest.mark.parametrize("fault", [KILL, HANG])
-def test_streams_of_plain_vllm_go_on_also_when_it_hangs(
-    vllm_bed: Bed, fault: Callable[[Server], None], content: Any
-) -> None:
-    engine = vllm_bed.engines["us-0"]
-    engine.kill()
-    engine.start()
-    address = vllm_bed.engine_addresses("us")[0]
-    wait_for(lambda: status_of(f"http://{address}:8000/health") == 200, "it is up")
-    vllm_bed.repair()
-    url = vllm_bed.gateways["us"].url
-    whole = ask(url, content=content)
-    assert whole.seen()["reasons"] == ["length"]
-    stop = whole.text[30:34]
-
-    got = ask(url, lambda: fault(engine), content=content, stop=["zzz", stop])
-
-    assert got.text == whole.text[: whole.text.find(stop)]
-    assert (got.seen()["reasons"], got.ended, got.seen()["frames"]) == (["stop"], True, 1)
-    assert ": resumed from us in eu" in got.raw or whole.text.find(stop) < 14

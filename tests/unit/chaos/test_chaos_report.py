@@ -72,9 +72,18 @@ def test_an_empty_load_can_be_reported() -> None:
     assert report["timeline"] == []
 
 
-@pytest.mark.parametrize("records", [STORY, Records(tuple(steady(3))), Records()])
-def test_a_run_passes_exactly_when_no_request_failed(records: Records) -> None:
-    assert run_of(records, killed()).passed is all(request.ok for request in records.requests)
+@pytest.mark.parametrize(
+    ("records", "passed"),
+    [
+        (STORY, False),
+        (Records((), STORY.streams), False),
+        (Records(STORY.requests, ()), False),
+        (Records(tuple(steady(3))), True),
+        (Records(), True),
+    ],
+)
+def test_a_run_passes_exactly_when_no_request_failed_and_no_stream_was_cut(records: Records, passed: bool) -> None:
+    assert run_of(records, killed()).passed is passed
 
 
 def test_the_verdict_says_what_happened() -> None:

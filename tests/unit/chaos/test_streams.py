@@ -17,10 +17,10 @@ from holdfast_chaos.streams.report import lines, passed, report
 answers = st.lists(st.integers(0, 500), min_size=2, max_size=80)
 
 
-def stream(ids: list[int], **fields: object) -> Received:
-    text = "".join(f"{id}," for id in ids)
-    whole = {"reason": "length", "completion_tokens": len(ids), "done": True, "ids": {"a"}}
-    return Received(text=text, token_ids=ids, **{**whole, **fields})  # type: ignore[arg-type]
+def stream(token_ids: list[int], **fields: object) -> Received:
+    text = "".join(f"{id}," for id in token_ids)
+    whole = {"text": text, "reason": "length", "completion_tokens": len(token_ids), "done": True, "ids": {"a"}}
+    return Received(token_ids=token_ids, **{**whole, **fields})  # type: ignore[arg-type]
 
 
 @given(answers)

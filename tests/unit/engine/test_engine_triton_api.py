@@ -118,6 +118,16 @@ def test_a_request_says_what_was_chosen_and_no_defaults() -> None:
     assert inputs(triton_api.request(asked, PLAIN)).keys() == INPUTS.keys()
 
 
+def test_outputs_are_wanted_only_where_the_model_can_be_told_so() -> None:
+    mute = triton_api.Model("m", INPUTS, COUNTING.outputs | {"output_ids"}, batched=False)
+    made = triton_api.request(task(), mute)
+    assert [each.name for each in made.outputs] == ["text_output"]
+    assert [each.name for each in triton_api.request(task(), TELLING).outputs] == [
+        *("text_output", *triton_api.COUNTS),
+        *triton_api.IDS,
+    ]
+
+
 def test_shapes_have_a_batch_where_the_model_batches() -> None:
     batched = triton_api.Model("m", INPUTS, frozenset({"text_output"}), batched=True)
     assert [list(each.shape) for each in triton_api.request(task(), batched).inputs] == [[1, 1]] * 3

@@ -15,7 +15,7 @@ from holdfast_testbed.errors import BuildError, TestbedError
 from holdfast_testbed.images.archive import ImageSettings, file_digest, write_archive, write_layer
 from holdfast_testbed.images.build import build_images
 from holdfast_testbed.images.layers import drop_files_of, pinned_versions, pip_command
-from holdfast_testbed.images.project import RECIPES, content_key, find_project, read_project
+from holdfast_testbed.images.project import RECIPES, Project, Recipe, content_key, find_project, read_project
 
 SETTINGS = ImageSettings(entrypoint=("python3",), env={"A": "b"})
 
@@ -117,6 +117,15 @@ def test_files_of_a_lower_layer_are_dropped_when_they_are_equal(tmp_path: Path) 
 def test_versions_of_a_layer_are_read_from_its_metadata(tmp_path: Path) -> None:
     layer = make_layer(tmp_path, "low", {"click-8.1.0.dist-info/METADATA": "", "click/a.py": ""})
     assert pinned_versions(layer) == ["click==8.1.0"]
+
+
+def test_extras_that_name_others_of_the_project_are_resolved() -> None:
+    extras = {"all": ("holdfast[one,two]", "a>=1"), "one": ("b[x]>=2", "holdfast[two]"), "two": ("c",)}
+    recipe = Recipe("engine", "all", (), "m")
+    assert Project(Path(), "1", ("core",), extras, {}).requirements(recipe) == ("core", "b[x]>=2", "c", "a>=1")
+    for recipe in RECIPES.values():
+        found = read_project(find_project(Path(__file__))).requirements(recipe)
+        assert not [each for each in found if each.startswith("holdfast")]
 
 
 def test_the_project_tells_what_its_images_need() -> None:
