@@ -159,9 +159,10 @@ class ServedEngine(ABC):
             self._report(Ready())
 
     async def _fail_late(self, what: str) -> None:
-        """Fail, unless the child dies of it and its own words tell the cause."""
+        """Fail, unless the child dies of it; with its own words where they tell the cause."""
         await asyncio.wait([self._end_awaited], timeout=DEATH_SECONDS)
-        self._fail(Cause(CauseReason.FAILED, what))
+        told = tell(self._child.last_lines(), None)
+        self._fail(Cause(CauseReason.FAILED, what) if told.reason is CauseReason.FAILED else told)
 
     def _check(self, follower: asyncio.Task[None]) -> None:
         self._followers.discard(follower)

@@ -105,6 +105,20 @@ def test_a_child_that_dies_of_its_first_generation_leaves_its_own_words(vllm: La
     assert message.read_text().startswith("GpuOutOfMemory: ")
 
 
+def test_a_child_that_lives_on_after_its_first_generation_failed_leaves_its_own_words_too(
+    vllm: Launch, tmp_path: Path
+) -> None:
+    last, message = tmp_path / "last", tmp_path / "termination-log"
+    last.write_text(
+        "ERROR 11-21 22:41:55 [executor.py:315] Worker proc VllmWorker-0 died unexpectedly (exit code: -4).\n"
+    )
+    message.touch()
+    arguments = ("--die-with", str(last), "--die-at", "Hello", "--linger")
+    engine = vllm("--termination-log", str(message), arguments=arguments)
+    assert engine.process.wait(60) == 1
+    assert message.read_text() == "Killed: Worker proc VllmWorker-0 died unexpectedly (exit code: -4).\n"
+
+
 def test_a_command_that_cannot_be_run_is_named(vllm: Launch, tmp_path: Path) -> None:
     message = tmp_path / "termination-log"
     message.touch()

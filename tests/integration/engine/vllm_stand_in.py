@@ -3,10 +3,10 @@ byte, continuous batching in steps, priorities, aborts of requests whose client 
 
 `--step-interval` and `--max-num-seqs` pace it; `--startup` seconds pass before it listens; `--prefill` steps go by
 before a first token; the first request that is sampled, and the first with log probabilities, take `--compile` seconds.
-`--die-with FILE` prints the file and exits with `--exit-code`, at once or at the prompt `--die-at`. With
-`--enable-sleep-mode` and VLLM_SERVER_DEV_MODE it can be put to sleep, in which it generates nothing; with `--insomnia`
-it refuses. SIGUSR1 makes its generation loop hang while the server lives, SIGUSR2 lets it go on. GET /seen tells the
-bodies it got.
+`--die-with FILE` prints the file and exits with `--exit-code`, at once or at the prompt `--die-at`; with `--linger` it
+answers 500 instead. With `--enable-sleep-mode` and VLLM_SERVER_DEV_MODE it can be put to sleep, in which it generates
+nothing; with `--insomnia` it refuses. SIGUSR1 makes its generation loop hang while the server lives, SIGUSR2 lets it go
+on. GET /seen tells the bodies it got.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ class Engine:
             prompt = body["prompt"]
         if self.options.die_at is not None and self.options.die_at == prompt:
             die(self.options)
+            return web.json_response({"error": {"message": "EngineCore encountered an issue."}}, status=500)
         ids = [FIRST_BYTE + byte for byte in prompt.encode()] if isinstance(prompt, str) else list(prompt)
         if (message := self.refusal(body, ids)) is not None:
             error = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
@@ -230,7 +231,8 @@ def logprobs(body: dict[str, Any], token: str, chat: bool) -> dict[str, Any] | N
 def die(options: argparse.Namespace) -> None:
     sys.stderr.write(Path(options.die_with).read_text())
     sys.stderr.flush()
-    os._exit(options.exit_code)
+    if not options.linger:
+        os._exit(options.exit_code)
 
 
 def main() -> None:
@@ -251,6 +253,7 @@ def main() -> None:
     parser.add_argument("--compile", type=float, default=0.0)
     parser.add_argument("--die-with")
     parser.add_argument("--die-at")
+    parser.add_argument("--linger", action="store_true")
     parser.add_argument("--exit-code", type=int, default=1)
     options = parser.parse_args()
     print("stand-in: starting", flush=True)
