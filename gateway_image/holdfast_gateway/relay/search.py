@@ -71,8 +71,8 @@ class Search:
         return self.loss
 
     def patience(self, region: str, regions: Sequence[str], first_token: float) -> float:
-        """Seconds to wait for a region's first token: many if there is no other to ask, since streams of a whole region may
-        have come there at once, and asking anew would only lose a place in the queue."""
+        """Seconds to wait for a region's first token: many if there is no other to ask, since a whole region's streams
+        may have come there at once, and asking anew would only lose a place in the queue."""
         assert self.loss is not None
         if set(regions) - {region, *self.loss.asked}:
             return first_token
