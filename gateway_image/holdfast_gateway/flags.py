@@ -71,7 +71,7 @@ def relay_options(command: Command) -> Command:
         click.option("--relay-status-port", default=9906, show_default=True, help="Its health, metrics; 0: none."),
         click.option("--keep-alive", default=PATIENCE.keep_alive, show_default=True, help="Seconds of silence."),
         click.option("--resume-timeout", default=PATIENCE.first_token, show_default=True,
-                     help="Seconds for the first token of an engine that continues a stream."),
+                     help="Seconds for the first token of an engine that continues a stream, if there is another."),
         click.option("--resume-search", default=PATIENCE.search, show_default=True,
                      help="Seconds to look for an engine that continues a stream."),
     ]  # fmt: skip

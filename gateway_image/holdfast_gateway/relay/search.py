@@ -19,8 +19,8 @@ class Patience:
     """How long a stream waits, in seconds."""
 
     first_token: float = 20.0
-    """For the first token of an engine that continues a stream: it reads the prompt anew, and may be busy."""
-    search: float = 60.0
+    """For the first token of an engine that continues a stream, which reads the prompt anew, where there is another."""
+    search: float = 120.0
     """For an engine that continues it, from the loss of the one before."""
     keep_alive: float = 10.0
     """Before a client that gets nothing is sent a comment."""
@@ -69,6 +69,14 @@ class Search:
             if failure.refused:
                 self.loss.refused.add(region)
         return self.loss
+
+    def patience(self, region: str, regions: Sequence[str], first_token: float) -> float:
+        """Seconds to wait for a region's first token: many if there is no other to ask, since a whole region's streams
+        may have come there at once, and asking anew would only lose a place in the queue."""
+        assert self.loss is not None
+        if set(regions) - {region, *self.loss.asked}:
+            return first_token
+        return max(first_token, self.loss.began + self._seconds - time.monotonic())
 
     async def choose(self, regions: Sequence[str]) -> str:
         """The region to ask next, after a pause if it has just failed. Raises GivenUp."""

@@ -124,7 +124,7 @@ class Stream:
         async with contextlib.AsyncExitStack() as stack:
             opening = self._upstream.post(attempt.path, attempt.body, headers, self._key, attempt.region)
             try:
-                async with asyncio.timeout(self._patience.first_token if attempt.region else None):
+                async with asyncio.timeout(self._first_token()):
                     answer = await stack.enter_async_context(opening)
             except TimeoutError:
                 raise self._stalled() from None
@@ -147,7 +147,7 @@ class Stream:
 
     async def _read(self, answer: Answer) -> None:
         """Gives on what comes until the answer is complete; raises UpstreamFailure."""
-        patience = None if self._attempts == 1 else self._patience.first_token
+        patience = self._first_token()
         self._reading_since = asyncio.get_running_loop().time()
         while True:
             data = await self._within(answer, patience)
@@ -257,6 +257,12 @@ class Stream:
 
     async def _choose(self) -> str:
         return await self._search.choose(self._service.regions)
+
+    def _first_token(self) -> float | None:
+        """Seconds to wait for it; None: as long as the request may take, since its client has got nothing yet."""
+        if not self._resuming or self._region is None:
+            return None
+        return self._search.patience(self._region, self._service.regions, self._patience.first_token)
 
     def _completed(self) -> Outcome:
         return Outcome.CONTINUED if self._resumes else Outcome.COMPLETED

@@ -152,6 +152,13 @@ async def test_a_region_that_cannot_go_on_is_passed_over_and_its_attempt_is_no_r
     assert [headers["x-request-id"] for headers in bench.outbound.headers] == ["r", "r-2", "r-3", "r-4"]
 
 
+async def test_the_last_region_may_take_its_time(bench: Bench) -> None:
+    rest = (chunk("c", [3], prompt=[7, 1, 2]), chunk("d", [4], "stop"), DONE)
+    await bench.start("--resume-timeout", "0.2", us=stream(BEGIN, end="reset"), eu=stream(1.5, *rest))
+    assert told(await bench.ask()) == ("abcd", "stop", "[DONE]")
+    assert [region for region, _ in bench.outbound.asked] == ["us", "eu"]
+
+
 async def test_the_only_region_is_asked_until_it_goes_on(bench: Bench) -> None:
     bench.describe(("us",))
     again = stream(chunk("c", [3], "stop"), DONE)
