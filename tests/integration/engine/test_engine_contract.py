@@ -310,7 +310,7 @@ def test_a_killed_engine_fails_its_requests_and_ends_the_container_with_the_caus
 
 
 def test_a_frozen_engine_is_noticed_and_forgiven_when_it_goes_on(own: Launch, post_raw: Post) -> None:
-    engine = own("--progress-timeout", "2").wait_ready()
+    engine = own("--progress-timeout", "4").wait_ready()
     stream = post_raw(engine, http2=True, max_tokens=LONG, stream=True, ignore_eos=True)
     whole = post_raw(engine, http2=True, max_tokens=LONG, ignore_eos=True)
     stream.read_until(b"data: ")

@@ -31,7 +31,7 @@ from holdfast_engine.tiny_model import write_tiny_model
 PLACES = 32
 P99_LIMIT = 1.0
 """Seconds: the latency at which the ways of batching are compared."""
-RATES = tuple(round(10 * 1.35**step) for step in range(15))
+RATES = tuple(round(20 * 1.35**step) for step in range(13))
 """Requests per second, tried from the lowest until the limit is passed."""
 RUN_SECONDS, LEAST_REQUESTS = 4.0, 300
 AT_ONCE = (1, 16, 32)
