@@ -25,18 +25,14 @@ class Received:
     regions: list[str] = field(default_factory=list)
     """Those that generated it, one after the other."""
     token_times: list[float] = field(default_factory=list)
-    resumed_times: list[float] = field(default_factory=list)
-    """When the client was told that it goes on elsewhere."""
+    """When each event with tokens came."""
+    resumed_after: list[int] = field(default_factory=list)
+    """After how many of those the client was told that the stream goes on elsewhere."""
 
-    def pauses(self) -> list[float]:
-        """For each resumption the seconds without a token around it."""
-        found = []
-        for moment in self.resumed_times:
-            before = [time for time in self.token_times if time <= moment]
-            after = [time for time in self.token_times if time > moment]
-            if before and after:
-                found.append(after[0] - before[-1])
-        return found
+    def pauses(self) -> list[tuple[float, float]]:
+        """For each resumption between two tokens when it began, and how many seconds no token came."""
+        times = self.token_times
+        return [(times[at - 1], times[at] - times[at - 1]) for at in self.resumed_after if 0 < at < len(times)]
 
 
 @dataclass(frozen=True)

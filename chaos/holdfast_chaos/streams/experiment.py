@@ -87,7 +87,7 @@ async def run(streams: Streams, regions: Regions, options: Options, say: Say) ->
 async def _undisturbed(streams: Streams, asked: Sequence[Question], outcome: Outcome) -> None:
     def tell(ended: Ended) -> None:
         got = ended.received
-        if got.error or not got.done or got.resumed_times or got.completion_tokens != ended.question.tokens:
+        if got.error or not got.done or got.resumed_after or got.completion_tokens != ended.question.tokens:
             raise LoadError(f"An undisturbed stream failed: {got.error or got}")
         outcome.undisturbed[ended.question] = got
 

@@ -26,7 +26,7 @@ class EventReader:
             elif text.startswith("data:"):
                 self._event(json.loads(text[5:]), now)
             elif resumed := _RESUMED.match(text):
-                self.received.resumed_times.append(now)
+                self.received.resumed_after.append(len(self.received.token_times))
                 self.received.regions.append(resumed["region"])
 
     def _event(self, content: dict[str, Any], now: float) -> None:

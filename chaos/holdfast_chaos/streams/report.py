@@ -13,13 +13,13 @@ from holdfast_chaos.streams.experiment import Fault, Outcome
 
 Json = dict[str, Any]
 NEAR_SECONDS = 15.0
-"""A pause that begins so long after a fault belongs to it."""
+"""A pause that ends so soon after a fault belongs to it."""
 
 
 def report(outcome: Outcome) -> Json:
     """Counts, and pauses in milliseconds; by the fault that came last before each."""
     differences = [compare(each.received, outcome.undisturbed[each.question]) for each in outcome.ended]
-    resumed = [each for each in outcome.ended if each.received.resumed_times]
+    resumed = [each for each in outcome.ended if each.received.resumed_after]
     pauses = _pauses(outcome)
     every = [pause for found in pauses.values() for pause in found]
     return {
@@ -31,8 +31,8 @@ def report(outcome: Outcome) -> Json:
         "wrong": _wrong(differences),
         "tokens": sum(len(each.received.token_ids) for each in outcome.ended),
         "streams_resumed": len(resumed),
-        "resumes": sum(len(each.received.resumed_times) for each in resumed),
-        "most_resumes_of_one_stream": max((len(each.received.resumed_times) for each in resumed), default=0),
+        "resumes": sum(len(each.received.resumed_after) for each in resumed),
+        "most_resumes_of_one_stream": max((len(each.received.resumed_after) for each in resumed), default=0),
         "faults": dict(Counter(fault.kind for fault in outcome.faults)),
         "pause_ms": {"all": _summary(every), **{kind: _summary(found) for kind, found in sorted(pauses.items())}},
     }
@@ -46,13 +46,15 @@ def passed(content: Json) -> bool:
 def _pauses(outcome: Outcome) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for each in outcome.ended:
-        for moment, pause in zip(each.received.resumed_times, each.received.pauses(), strict=False):
-            found.setdefault(_cause(outcome.faults, moment), []).append(pause)
+        for began, pause in each.received.pauses():
+            found.setdefault(_cause(outcome.faults, began, pause), []).append(pause)
     return found
 
 
-def _cause(faults: Sequence[Fault], moment: float) -> str:
-    before = [fault for fault in faults if fault.at <= moment <= max(fault.at + NEAR_SECONDS, fault.healed)]
+def _cause(faults: Sequence[Fault], began: float, pause: float) -> str:
+    """The fault that lasted when the pause ended, or had begun shortly before."""
+    ended = began + pause
+    before = [fault for fault in faults if fault.at <= ended <= max(fault.at + NEAR_SECONDS, fault.healed)]
     return before[-1].kind if before else "other"
 
 

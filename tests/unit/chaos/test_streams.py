@@ -101,7 +101,7 @@ def test_an_error_event_is_told() -> None:
 
 def test_the_report_counts_and_times() -> None:
     question, whole = Question("a", 3), stream([1, 2, 3])
-    resumed = stream([1, 2, 3], token_times=[10.0, 10.1, 11.1], resumed_times=[10.9])
+    resumed = stream([1, 2, 3], token_times=[10.0, 10.1, 11.1], resumed_after=[2])
     lost = stream([1, 3], done=False)
     outcome = Outcome({question: whole}, [], [Fault("kill", "us-east", 10.2, 20.0)])
     outcome.ended = [Ended(question, each, 0.0, 1.0) for each in (whole, resumed, lost)]
@@ -112,6 +112,14 @@ def test_the_report_counts_and_times() -> None:
     outcome.ended.pop()
     assert passed(report(outcome))
     assert "0 lost, 0 doubled" in "\n".join(lines(report(outcome)))
+
+
+def test_a_pause_is_the_gap_before_the_first_token_elsewhere_even_when_it_comes_with_the_news() -> None:
+    reader = EventReader()
+    reader.feed(event(choices=[choice("a", [1])]), 1.0)
+    reader.feed(b": resumed from us-east in eu-west\n\n" + event(choices=[choice("b", [2])]), 2.5)
+    reader.feed(event(choices=[choice("c", [3])]), 2.6)
+    assert reader.received.pauses() == [(1.0, 1.5)]
 
 
 def test_streams_that_nothing_happened_to_prove_nothing() -> None:
