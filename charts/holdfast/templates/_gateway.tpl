@@ -4,6 +4,8 @@
 {{- $gateway := $root.Values.gateway -}}
 {{- $host := eq .exposure.type "HostPort" -}}
 {{- $options := list (printf "--role=%s" .role) "--dir=/var/lib/holdfast-gateway" (printf "--client-port=%v" .ports.client) (printf "--peer-port=%v" .ports.peer) (printf "--metrics-port=%v" .ports.metrics) "--status-port=9903" -}}
+{{- $auth := $gateway.auth -}}
+{{- if eq $auth.mode "Required" }}{{ $options = concat $options (list "--auth=Required" (printf "--tenant-namespace=%s" (include "holdfast.tenantNamespace" $root)) (printf "--requests-per-minute=%v" $auth.requestsPerMinute) (printf "--burst=%v" $auth.burst)) }}{{ end -}}
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
 apiVersion: apps/v1
 kind: Deployment
@@ -141,6 +143,11 @@ spec:
   maxUnavailable: 1
   selector:
     matchLabels: {{- include "holdfast.selector" (dict "root" $root "part" .name) | nindent 6 }}
+{{- end }}
+
+{{/* Where the Secrets of tenants are. */}}
+{{- define "holdfast.tenantNamespace" -}}
+{{ .Values.gateway.auth.namespace | default .Release.Namespace }}
 {{- end }}
 
 {{- define "holdfast.gatewayContainer" -}}

@@ -25,6 +25,7 @@ from holdfast_gateway import files
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render.files import files as render_files
 from holdfast_gateway.state import Snapshot
+from holdfast_gateway.tenants import Tenant
 
 DEADLINE = 30.0
 ENGINE_PORT = 8000
@@ -134,6 +135,7 @@ class Bed:
     relay_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a relay for streams."""
     route_fields: dict[str, Any] = field(default_factory=dict)
+    tenants: tuple[Tenant, ...] = ()
     regions: dict[str, int] = field(default_factory=dict)
     """Region → how many engines it has."""
 
@@ -158,7 +160,17 @@ class Bed:
     def snapshot(self, region: str) -> Snapshot:
         """What this region's agent would see."""
         route = self.route(region)
-        return Snapshot((route,), {route.key: self.engine_addresses(region)})
+        return Snapshot((route,), {route.key: self.engine_addresses(region)}, tenants=self.tenants)
+
+    def edge_snapshot(self) -> Snapshot:
+        """What an edge's agent would see."""
+        return Snapshot((self.route(next(iter(self.regions))),), tenants=self.tenants)
+
+    def set_tenants(self, *tenants: Tenant) -> None:
+        """Writes the files of all gateways anew, as their agents do when the Secrets change."""
+        self.tenants = tenants
+        for name, found in self.gateways.items():
+            found.apply(self.edge_snapshot() if found.options.role is Role.EDGE else self.snapshot(name))
 
     def start(self, edge: bool = True) -> None:
         """Starts everything and waits until every gateway is ready and every region has a healthy engine."""
@@ -169,8 +181,7 @@ class Bed:
                 self.engines[name].start()
             self.add_gateway(region, Role.REGIONAL, self.address(region, 1), self.snapshot(region))
         if edge:
-            first = next(iter(self.regions))
-            self.add_gateway("edge", Role.EDGE, f"127.{self.number}.250.1", Snapshot((self.route(first),)))
+            self.add_gateway("edge", Role.EDGE, f"127.{self.number}.250.1", self.edge_snapshot())
         self.wait_ready(self.gateways)
 
     def _engine(self, name: str, address: str) -> Server:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.gateway.api_stand_in import ApiStandIn
 from tests.integration.gateway.bed import Bed
 
 MakeBed = Callable[..., Bed]
@@ -55,3 +56,14 @@ def whole_bed(shared_bed: Bed) -> Bed:
     """The shared bed, with everything that an earlier test broke repaired."""
     shared_bed.repair()
     return shared_bed
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[list[ApiStandIn]]:
+    """Two API servers that hold nothing yet."""
+    made = [ApiStandIn(), ApiStandIn()]
+    for server in made:
+        await server.start()
+    yield made
+    for server in made:
+        await server.stop()

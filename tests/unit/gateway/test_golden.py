@@ -11,9 +11,10 @@ from tests.unit.gateway.builders import AP, EU, US, route
 
 from holdfast.api.route import EngineProtocol, Route, TrafficMode
 from holdfast_gateway.files import to_yaml
-from holdfast_gateway.options import Options, Role
+from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.render.files import Files, files, start_files
 from holdfast_gateway.state import Snapshot
+from holdfast_gateway.tenants import PriorityClass, Settings, Tenant
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "gateway"
 DIRECTORY = "/var/lib/holdfast-gateway"
@@ -21,6 +22,14 @@ REGIONAL = Options(role=Role.REGIONAL, status_port=9903)
 EDGE = Options(role=Role.EDGE)
 RELAYED = replace(REGIONAL, relay_port=9904)
 ENGINES = ("10.0.0.1", "10.0.0.2")
+
+
+GUARDED = replace(REGIONAL, auth=Auth.REQUIRED, requests_per_minute=600)
+TENANTS = (
+    Tenant(name="acme", keys=("key-of-acme-00001", "key-of-acme-00002")),
+    Tenant(name="batch", keys=("key-of-batch-0001",), settings=Settings(priority=PriorityClass.LOW, models=())),
+    Tenant(name="team.b", keys=(), settings=Settings(requests_per_minute=6000, burst=10, models=("model-of-chat",))),
+)
 
 
 def case(options: Options, *served: Route) -> tuple[Snapshot, Options]:
@@ -41,6 +50,8 @@ CASES = {
     "streams-mutual-tls": case(replace(RELAYED, peer_tls="/etc/holdfast/peer-tls"), route(regions=(US, EU))),
     "streams-at-an-edge": case(replace(EDGE, relay_port=9904), route(regions=(US, EU))),
     "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
+    "tenants": (replace(case(RELAYED, route("chat"), route("code"))[0], tenants=TENANTS), GUARDED),
+    "no-tenants-yet": case(replace(EDGE, auth=Auth.REQUIRED), route(regions=(US,))),
     "nothing-yet": (Snapshot(), REGIONAL),
 }
 
