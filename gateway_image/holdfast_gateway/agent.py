@@ -14,14 +14,14 @@ from pathlib import Path
 
 from holdfast.api.route import Route
 from holdfast_gateway import files
-from holdfast_gateway.memory import Memory, recall, remember
+from holdfast_gateway.access import Access
+from holdfast_gateway.memory import recall, remember
 from holdfast_gateway.names import Names
 from holdfast_gateway.observe import read_routes, see_engines
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render.files import files as render_files
 from holdfast_gateway.sources import Source
 from holdfast_gateway.state import Snapshot, SourceRoutes, agreed_routes, one_service_per_model
-from holdfast_gateway.tenants import Tenant, one_tenant_per_name, read_tenants
 from holdfast_gateway.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Agent:
         self._changed = changed
         memory = recall(directory)
         self._last_good: dict[str, Mapping[str, Route]] = dict(memory.routes)
-        self._tenants: dict[str, Mapping[str, Tenant]] = dict(memory.tenants)
+        self._access = Access(memory)
         self._names = Names(memory.addresses, changed)
         self._started: frozenset[str] = frozenset()
 
@@ -90,23 +90,10 @@ class Agent:
             routes = {route.key: route for _, route in sorted(held.items())}
             views.append(SourceRoutes(routes, source.reachable))
         served, conflicts = one_service_per_model(agreed_routes(views).values())
-        tenants, refused = self._read_tenants()
-        self._report([*problems, *(conflict.message for conflict in conflicts), *refused])
+        access = self._access.read(self.sources)
+        self._report([*problems, *(conflict.message for conflict in conflicts), *access.problems])
         await self._names.want(Snapshot(served).host_names())
-        return Snapshot(served, self._engines(served), dict(self._names.addresses), tenants)
-
-    def _read_tenants(self) -> tuple[tuple[Tenant, ...], list[str]]:
-        """All tenants; an edge's are those of all its API servers, the first one's where several know a Secret."""
-        problems: list[str] = []
-        secrets: dict[str, Tenant] = {}
-        for source in self.sources:
-            if source.tenants is not None and source.tenants.complete:
-                read = read_tenants(source.tenants.objects.values(), self._tenants.get(source.name, {}))
-                problems += read.problems
-                self._tenants[source.name] = read.tenants
-            secrets = {**self._tenants.get(source.name, {}), **secrets}
-        tenants, conflicts = one_tenant_per_name(secrets)
-        return tenants, [*problems, *conflicts]
+        return Snapshot(served, self._engines(served), dict(self._names.addresses), access.tenants, access.issuers)
 
     def _engines(self, served: Sequence[Route]) -> Mapping[str, tuple[str, ...]]:
         pods = [pod for source in self.sources if source.engines for pod in source.engines.objects.values()]
@@ -123,7 +110,7 @@ class Agent:
     async def _write(self, snapshot: Snapshot) -> None:
         try:
             changed = files.write(self._directory, render_files(snapshot, self._options, str(self._directory)))
-            remember(self._directory, Memory(self._last_good, snapshot.addresses, self._tenants))
+            remember(self._directory, self._access.memory(self._last_good, snapshot.addresses))
         except OSError as error:
             log.error("Envoy's files cannot be written, trying again: %s", error)
             await asyncio.sleep(RETRY)

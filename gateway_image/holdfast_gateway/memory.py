@@ -7,14 +7,17 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from holdfast.api.route import Route
+from holdfast.api.schema import Schema
 from holdfast.mirror import one_line
 from holdfast_gateway.files import replace
+from holdfast_gateway.issuers import Issuer
 from holdfast_gateway.tenants import Tenant
 
 log = logging.getLogger(__name__)
+S = TypeVar("S", bound=Schema)
 
 NAME = "last-good.json"
 SECRETS_NAME = "last-good-secrets.json"
@@ -31,22 +34,28 @@ class Memory:
     """Host name → IP addresses."""
     tenants: Mapping[str, Mapping[str, Tenant]] = field(default_factory=dict)
     """API server → Secret → tenant."""
+    issuers: Mapping[str, Mapping[str, Issuer]] = field(default_factory=dict)
+    """API server → Secret → issuer of tokens."""
 
 
 def remember(directory: Path, memory: Memory) -> None:
     """Stores it. Raises OSError."""
-    routes = {source: {name: route.wire() for name, route in held.items()} for source, held in memory.routes.items()}
-    replace(directory / NAME, json.dumps({"routes": routes, "addresses": memory.addresses}, indent=1))
-    tenants = {source: {name: each.wire() for name, each in held.items()} for source, held in memory.tenants.items()}
-    if tenants or (directory / SECRETS_NAME).exists():
-        replace(directory / SECRETS_NAME, json.dumps({"tenants": tenants}, indent=1), private=True)
+    replace(directory / NAME, json.dumps({"routes": wire(memory.routes), "addresses": memory.addresses}, indent=1))
+    if memory.tenants or memory.issuers or (directory / SECRETS_NAME).exists():
+        secrets = {"tenants": wire(memory.tenants), "issuers": wire(memory.issuers)}
+        replace(directory / SECRETS_NAME, json.dumps(secrets, indent=1), private=True)
+
+
+def wire(known: Mapping[str, Mapping[str, Schema]]) -> dict[str, dict[str, Any]]:
+    """API server → object → its wire form."""
+    return {source: {name: each.wire() for name, each in held.items()} for source, held in known.items()}
 
 
 def recall(directory: Path) -> Memory:
     """Reads it; nothing of what is not there or cannot be read."""
-    found = read(directory / NAME, lambda stored: Memory(routes_of(stored), addresses_of(stored)))
-    secrets = read(directory / SECRETS_NAME, lambda stored: Memory(tenants=tenants_of(stored)))
-    return Memory(found.routes, found.addresses, secrets.tenants)
+    found = read(directory / NAME, routes_and_addresses)
+    secrets = read(directory / SECRETS_NAME, tenants_and_issuers)
+    return Memory(found.routes, found.addresses, secrets.tenants, secrets.issuers)
 
 
 def read(path: Path, parse: Callable[[Any], Memory]) -> Memory:
@@ -60,20 +69,17 @@ def read(path: Path, parse: Callable[[Any], Memory]) -> Memory:
         return Memory()
 
 
-def routes_of(stored: Any) -> Mapping[str, Mapping[str, Route]]:
-    """Raises ValueError, TypeError, KeyError or AttributeError, as do the other two."""
-    return {
-        source: {name: Route.parse(route) for name, route in held.items()} for source, held in stored["routes"].items()
-    }
+def routes_and_addresses(stored: Any) -> Memory:
+    """Raises ValueError, TypeError, KeyError or AttributeError."""
+    addresses = {host: tuple(found) for host, found in stored["addresses"].items()}
+    return Memory(parsed(Route, stored["routes"]), addresses)
 
 
-def addresses_of(stored: Any) -> Mapping[str, tuple[str, ...]]:
-    """Host name → IP addresses."""
-    return {host: tuple(found) for host, found in stored["addresses"].items()}
+def tenants_and_issuers(stored: Any) -> Memory:
+    """Raises as the other one does."""
+    return Memory(tenants=parsed(Tenant, stored["tenants"]), issuers=parsed(Issuer, stored["issuers"]))
 
 
-def tenants_of(stored: Any) -> Mapping[str, Mapping[str, Tenant]]:
-    """API server → Secret → tenant."""
-    return {
-        source: {name: Tenant.parse(each) for name, each in held.items()} for source, held in stored["tenants"].items()
-    }
+def parsed(kind: type[S], stored: Any) -> Mapping[str, Mapping[str, S]]:
+    """API server → object → what it holds."""
+    return {source: {name: kind.parse(each) for name, each in held.items()} for source, held in stored.items()}

@@ -11,6 +11,7 @@ from functools import partial
 from kubernetes.aio import client, config
 
 from holdfast.mirror import Mirror, Pace
+from holdfast_gateway.issuers import ISSUER_SELECTOR
 from holdfast_gateway.observe import ENGINE_SELECTOR, ROUTE_SELECTOR
 from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.tenants import TENANT_SELECTOR
@@ -28,12 +29,14 @@ class Source:
     engines: Mirror | None
     """None at an edge, which has no engines."""
     tenants: Mirror | None = None
-    """None where everybody may ask."""
+    """None where everybody may ask, as are the issuers."""
+    issuers: Mirror | None = None
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
         """All that is read from it."""
-        return tuple(mirror for mirror in (self.routes, self.engines, self.tenants) if mirror is not None)
+        every = (self.routes, self.engines, self.tenants, self.issuers)
+        return tuple(mirror for mirror in every if mirror is not None)
 
     @property
     def complete(self) -> bool:
@@ -72,11 +75,10 @@ def source(
     routes = Mirror(f"routes of {name}", list_routes, ROUTE_SELECTOR, changed, pace)
     engines = Mirror(f"engines of {name}", list_pods, ENGINE_SELECTOR, changed, pace)
     tenants = Mirror(f"tenants of {name}", list_secrets, TENANT_SELECTOR, changed, pace)
+    issuers = Mirror(f"issuers of {name}", list_secrets, ISSUER_SELECTOR, changed, pace)
+    regional, guarded = options.role is Role.REGIONAL, options.auth is Auth.REQUIRED
     return Source(
-        name,
-        routes,
-        engines if options.role is Role.REGIONAL else None,
-        tenants if options.auth is Auth.REQUIRED else None,
+        name, routes, engines if regional else None, tenants if guarded else None, issuers if guarded else None
     )
 
 

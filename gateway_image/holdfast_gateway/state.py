@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from holdfast.api.route import Route
+from holdfast_gateway.issuers import Issuer
 from holdfast_gateway.tenants import Tenant
 
 
@@ -23,6 +24,8 @@ class Snapshot:
     """Host name of a peer → its IP addresses, last known. IP addresses need no entry."""
     tenants: tuple[Tenant, ...] = ()
     """Sorted by name."""
+    issuers: tuple[Issuer, ...] = ()
+    """Sorted by Secret."""
 
     def resolve(self, host: str) -> tuple[str, ...]:
         """IP addresses of a peer; empty while its name has never been resolved."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import yaml
@@ -14,7 +11,9 @@ from pydantic import ConfigDict, Field
 
 from holdfast.api.names import TENANT_LABEL
 from holdfast.api.schema import Schema
-from holdfast.mirror import KubernetesObject, identity, one_line
+from holdfast.mirror import KubernetesObject
+from holdfast_gateway.issuers import TOKEN
+from holdfast_gateway.secrets import text_of
 
 TENANT_SELECTOR = TENANT_LABEL
 SETTINGS_KEY = "tenant.yaml"
@@ -23,8 +22,6 @@ KEY = re.compile(r"api-key(-.+)?")
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 SHORTEST_KEY, LONGEST_KEY = 16, 1024
-JWT = r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
-"""What a JSON Web Token looks like (RFC 7519, a JWS in compact form): an API key must not."""
 
 
 class PriorityClass(StrEnum):
@@ -62,64 +59,30 @@ class Tenant(Schema):
     """When its Secret was made, RFC 3339."""
 
 
-@dataclass(frozen=True)
-class ReadTenants:
-    """The tenants of a complete list of Secrets."""
-
-    tenants: Mapping[str, Tenant]
-    """Secret (`namespace/name`) → its tenant, or the last good one if it cannot be read now."""
-    problems: tuple[str, ...]
-    """A sentence for each Secret that cannot be read."""
-
-
-def read_tenants(secrets: Iterable[KubernetesObject], last_good: Mapping[str, Tenant]) -> ReadTenants:
-    """Reads all tenants; one that is broken is reported and its last good version stays."""
-    tenants: dict[str, Tenant] = {}
-    problems = []
-    for secret in secrets:
-        name = identity(secret)
-        try:
-            tenants[name] = read_tenant(secret)
-        except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-            kept = "its last good version stays" if name in last_good else "it is left out"
-            problems.append(f"Secret {name} holds no usable tenant, {kept}: {one_line(error)}")
-            if name in last_good:
-                tenants[name] = last_good[name]
-    return ReadTenants(tenants, tuple(problems))
-
-
 def read_tenant(secret: KubernetesObject) -> Tenant:
-    """The tenant in a Secret. Raises ValueError, TypeError, AttributeError or yaml.YAMLError."""
+    """The tenant in a Secret. Raises one of `secrets.UNUSABLE`."""
     name = secret["metadata"]["labels"][TENANT_LABEL]
     if not NAME.fullmatch(name):
         raise ValueError(f"its label {TENANT_LABEL} must name the tenant (letters, digits, '-', '_', '.')")
     data = secret.get("data") or {}
-    keys = {read_key(entry, value) for entry, value in data.items() if KEY.fullmatch(entry)}
+    keys = {read_key(entry, text_of(secret, entry)) for entry in data if KEY.fullmatch(entry)}
     if not keys and SETTINGS_KEY not in data:
         raise ValueError(f"it has neither an entry api-key nor {SETTINGS_KEY}")
-    settings = yaml.safe_load(decode(SETTINGS_KEY, data.get(SETTINGS_KEY, ""))) or {}
+    settings = yaml.safe_load(text_of(secret, SETTINGS_KEY)) or {}
     since = str(secret["metadata"].get("creationTimestamp") or "")
     return Tenant(name=name, keys=tuple(sorted(keys)), settings=Settings.parse(settings), since=since)
 
 
-def read_key(entry: str, value: str) -> str:
+def read_key(entry: str, text: str) -> str:
     """One API key, without the line break that editors leave. Raises ValueError."""
-    key = decode(entry, value).strip()
+    key = text.strip()
     if not SHORTEST_KEY <= len(key) <= LONGEST_KEY:
         raise ValueError(f"its entry {entry} must have {SHORTEST_KEY} to {LONGEST_KEY} characters")
     if not all("!" <= character <= "~" for character in key):
         raise ValueError(f"its entry {entry} must consist of printable ASCII characters without spaces")
-    if re.fullmatch(JWT, key):
+    if re.fullmatch(TOKEN, key):
         raise ValueError(f"its entry {entry} looks like a JSON Web Token, as which it would be taken")
     return key
-
-
-def decode(entry: str, value: str) -> str:
-    """The text of a Secret's entry. Raises ValueError, which does not hold the text."""
-    try:
-        return base64.b64decode(value, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError, TypeError):
-        raise ValueError(f"its entry {entry} is not text") from None
 
 
 def one_tenant_per_name(secrets: Mapping[str, Tenant]) -> tuple[tuple[Tenant, ...], tuple[str, ...]]:

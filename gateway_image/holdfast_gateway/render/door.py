@@ -1,4 +1,4 @@
-"""The front door: who asks (API keys), as which class, and how much. HTTP filters of the client port.
+"""The front door: who asks (API keys, tokens), as which class, and how much. HTTP filters of the client port.
 
 What changes with the tenants is found through Envoy's extension discovery in files of its own: a changed file takes
 effect for the next request and closes no connection. Keys are apart from limits, as a changed file of limits
@@ -11,17 +11,22 @@ import math
 from collections.abc import Sequence
 
 from holdfast.api.names import PRIORITY_HEADER, TENANT_HEADER
+from holdfast_gateway.issuers import TOKEN, Issuer
 from holdfast_gateway.options import Auth, Options
 from holdfast_gateway.render.values import MODEL_METADATA, Document, file_source, header, http_filter, typed
+from holdfast_gateway.state import Snapshot
 from holdfast_gateway.tenants import PriorityClass, Tenant
 
 KEYS = "ecds-keys.yaml"
+TOKENS = "ecds-tokens.yaml"
 TENANTS = "ecds-tenants.yaml"
 KEY_HEADERS = ("authorization", "x-api-key", "api-key")
 """Where a key may stand; the first that there is counts, with or without `Bearer`."""
 
 MATCHING = "extensions.common.matching.v3.ExtensionWithMatcher"
 API_KEYS = "extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
+TOKEN_CHECK = "extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+BEARER = f"Bearer {TOKEN}"
 COMPOSITE = "extensions.filters.http.composite.v3"
 SHORTEST_FILL = 0.05
 """Seconds: Envoy refuses to fill a bucket more often."""
@@ -37,17 +42,19 @@ def filters(options: Options, directory: str) -> list[Document]:
     return [
         mutate_request("strip", remove=[TENANT_HEADER]),
         read_priority(),
-        discovered("keys", directory, KEYS, API_KEYS),
+        discovered("tokens", directory, TOKENS, TOKEN_CHECK),
+        discovered("keys", directory, KEYS, API_KEYS, MATCHING),
         discovered("tenants", directory, TENANTS, MATCHING),
         mutate_request("hide", remove=KEY_HEADERS),
     ]
 
 
-def resources(tenants: Sequence[Tenant], options: Options) -> dict[str, Document]:
+def resources(snapshot: Snapshot, options: Options) -> dict[str, Document]:
     """File name → what the filters find there, limits before keys: who can enter must be known inside."""
     return {
-        TENANTS: resource("tenants", by_tenant(tenants, options)),
-        KEYS: resource("keys", keys(tenants)),
+        TENANTS: resource("tenants", by_tenant(snapshot.tenants, options)),
+        TOKENS: resource("tokens", tokens(snapshot.issuers)),
+        KEYS: resource("keys", keys(snapshot.tenants, tokens=bool(snapshot.issuers))),
     }
 
 
@@ -62,14 +69,42 @@ def resource(name: str, config: Document) -> Document:
     return typed("config.core.v3.TypedExtensionConfig", name=name, typed_config=config)
 
 
-def keys(tenants: Sequence[Tenant]) -> Document:
-    """API keys."""
-    return typed(
+def tokens(issuers: Sequence[Issuer]) -> Document:
+    """JSON Web Tokens: one that is there must be good. A claim names the tenant."""
+    providers = {
+        each.secret: {
+            "issuer": each.issuer,
+            "audiences": list(each.audiences),
+            "local_jwks": {"inline_string": each.jwks},
+            "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+            "claim_to_headers": [{"header_name": TENANT_HEADER, "claim_name": each.tenant_claim}],
+            "require_expiration": True,
+            # The filter of keys must see that there is one; it is hidden from engines after that.
+            "forward": True,
+        }
+        for each in issuers
+    }
+    names = [{"provider_name": name} for name in providers]
+    any_of = names[0] if len(names) == 1 else {"requires_any": {"requirements": names}}
+    shown = {"name": "authorization", "string_match": {"safe_regex": {"regex": BEARER}}}
+    rules = [{"match": {"prefix": "/", "headers": [shown]}, "requires": any_of}] if names else []
+    return typed(TOKEN_CHECK, providers=providers, rules=rules)
+
+
+def keys(tenants: Sequence[Tenant], *, tokens: bool) -> Document:
+    """API keys; with `tokens`, requests that show one have been judged already."""
+    check = typed(
         API_KEYS,
         credentials=[{"key": key, "client": tenant.name} for tenant in tenants for key in tenant.keys],
         key_sources=[{"header": name} for name in KEY_HEADERS],
         forwarding={"header": TENANT_HEADER, "hide_credentials": True},
     )
+    if not tokens:
+        return check
+    shown = {"input": request_header("authorization"), "value_match": {"safe_regex": regex(BEARER)}}
+    skip = {"name": "skip", "typed_config": typed("extensions.filters.common.matcher.action.v3.SkipFilter")}
+    matchers = [{"predicate": {"single_predicate": shown}, "on_match": {"action": skip}}]
+    return with_matcher("api-key", check, {"matcher_list": {"matchers": matchers}})
 
 
 def by_tenant(tenants: Sequence[Tenant], options: Options) -> Document:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from holdfast.api.names import TENANT_HEADER
 from holdfast_gateway.render.values import MODEL_METADATA, Document
 
 OWN_ERRORS = {
@@ -18,7 +19,7 @@ OWN_ERRORS = {
 """Status codes that Envoy itself produces → OpenAI's error type and code."""
 
 MESSAGES = {
-    401: "No valid API key: send it as `Authorization: Bearer KEY` or in the header x-api-key.",
+    401: "No valid API key or token: send it as `Authorization: Bearer KEY`, a key also in the header x-api-key.",
     408: "The request did not arrive in time.",
     413: "The request body is too large for this gateway.",
     429: "Too many requests: this tenant's limit is reached. Try again after the seconds of Retry-After.",
@@ -35,7 +36,7 @@ def error_body(message: str, kind: str, code: str) -> str:
 
 def local_replies() -> Document:
     """Gives Envoy's own errors a JSON body; says nothing about hosts, which Envoy's texts do."""
-    return {"mappers": [*(mapper(status) for status in OWN_ERRORS), unknown_tenant()]}
+    return {"mappers": [*(mapper(status) for status in OWN_ERRORS), unknown_tenant(), wrong_audience()]}
 
 
 def mapper(status: int) -> Document:
@@ -53,6 +54,14 @@ def unknown_tenant() -> Document:
         {"and_filter": {"filters": [of_status(403), found]}},
         error_body(message, "permission_error", "unknown_tenant"),
     )
+
+
+def wrong_audience() -> Document:
+    """Envoy answers 403 to a token that is not for this gateway; that is no valid credential either."""
+    unnamed = {"header_filter": {"header": {"name": TENANT_HEADER, "present_match": True, "invert_match": True}}}
+    kind, code = OWN_ERRORS[401]
+    made = rewriting({"and_filter": {"filters": [of_status(403), unnamed]}}, error_body(MESSAGES[401], kind, code))
+    return made | {"status_code": 401}
 
 
 def of_status(status: int) -> Document:

@@ -56,7 +56,7 @@ def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
     built[CLUSTERS] = discovery(cluster_list)
     built[CLIENT_TABLE] = discovery([routes.client_table(known, options, snapshot.tenants)])
     if options.auth is Auth.REQUIRED:
-        built |= {name: discovery([each]) for name, each in door.resources(snapshot.tenants, options).items()}
+        built |= {name: discovery([each]) for name, each in door.resources(snapshot, options).items()}
     ports = [listeners.client(options, directory, f"{directory}/{CLIENT_TABLE}")]
     if options.relay_port:
         built[OUTBOUND_TABLE] = discovery([routes.outbound_table(known)])

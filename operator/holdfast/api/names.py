@@ -18,6 +18,9 @@ REGION_LABEL = f"{GROUP}/region"
 TENANT_LABEL = f"{GROUP}/tenant"
 """On a Secret in the gateway's namespace: the tenant whose API keys and limits it holds."""
 
+ISSUER_LABEL = f"{GROUP}/jwt-issuer"
+"""On a Secret there: a name for the issuer of JSON Web Tokens whose public keys it holds."""
+
 FINALIZER = f"{GROUP}/replication"
 """On an `LLMService` that other regions may copy: it goes only after its deletion was noted for them."""
 

@@ -22,6 +22,7 @@ from tests.integration.gateway.processes import RELAY_PORT, Server, cpu_engine, 
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway import files
+from holdfast_gateway.issuers import Issuer
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render.files import files as render_files
 from holdfast_gateway.state import Snapshot
@@ -136,6 +137,7 @@ class Bed:
     """With flags, if only (), every gateway has a relay for streams."""
     route_fields: dict[str, Any] = field(default_factory=dict)
     tenants: tuple[Tenant, ...] = ()
+    issuers: tuple[Issuer, ...] = ()
     regions: dict[str, int] = field(default_factory=dict)
     """Region → how many engines it has."""
 
@@ -160,11 +162,11 @@ class Bed:
     def snapshot(self, region: str) -> Snapshot:
         """What this region's agent would see."""
         route = self.route(region)
-        return Snapshot((route,), {route.key: self.engine_addresses(region)}, tenants=self.tenants)
+        return Snapshot((route,), {route.key: self.engine_addresses(region)}, {}, self.tenants, self.issuers)
 
     def edge_snapshot(self) -> Snapshot:
         """What an edge's agent would see."""
-        return Snapshot((self.route(next(iter(self.regions))),), tenants=self.tenants)
+        return Snapshot((self.route(next(iter(self.regions))),), {}, {}, self.tenants, self.issuers)
 
     def set_tenants(self, *tenants: Tenant) -> None:
         """Writes the files of all gateways anew, as their agents do when the Secrets change."""

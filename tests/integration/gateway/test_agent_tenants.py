@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -89,3 +92,36 @@ async def test_without_authentication_no_secret_is_read(tmp_path: Path, servers:
         await eventually(lambda: agent.writes > 0, "files are written")
         assert agent.sources[0].tenants is None
     assert keys(tmp_path) is None
+
+
+async def test_issuers_of_tokens_are_followed_and_a_broken_one_keeps_its_last_good_version(
+    tmp_path: Path, servers: list[ApiStandIn]
+) -> None:
+    server = servers[0]
+    keys_of = {"jwks.json": json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "AQAB"}]})}
+    await server.put("Secret", issuer({"issuer": "one", "audiences": "a", **keys_of}))
+    async with agent_of(tmp_path, Role.REGIONAL, server, auth=Auth.REQUIRED):
+        await eventually(lambda: issuers(tmp_path) == ["one"], "the first list is applied")
+        await server.put("Secret", issuer({"issuer": "two", "audiences": "a", **keys_of}))
+        await eventually(lambda: issuers(tmp_path) == ["two"], "a change is applied")
+        await server.put("Secret", issuer({"issuer": "three"}))
+    async with agent_of(tmp_path, Role.REGIONAL, server, auth=Auth.REQUIRED) as agent:
+        await eventually(lambda: bool(agent.problems), "a broken Secret is reported")
+        assert issuers(tmp_path) == ["two"]
+
+
+def issuer(data: dict[str, str]) -> dict[str, Any]:
+    """A Secret that tells of an issuer."""
+    made = secret("unused", "idp")
+    made["metadata"]["labels"] = {"serving.holdfast.dev/jwt-issuer": "idp"}
+    made["data"] = {entry: base64.b64encode(text.encode()).decode() for entry, text in data.items()}
+    return made
+
+
+def issuers(directory: Path) -> list[str]:
+    """Issuers as Envoy is told."""
+    path = directory / "ecds-tokens.yaml"
+    if not path.exists():
+        return []
+    (found,) = yaml.safe_load(path.read_text())["resources"]
+    return [each["issuer"] for each in found["typed_config"]["providers"].values()]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.integration.gateway.tokens import encode_number
 from tests.unit.gateway.builders import AP, EU, US, route
 
 from holdfast.api.route import EngineProtocol, Route, TrafficMode
 from holdfast_gateway.files import to_yaml
+from holdfast_gateway.issuers import Issuer
 from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.render.files import Files, files, start_files
 from holdfast_gateway.state import Snapshot
@@ -29,6 +32,13 @@ TENANTS = (
     Tenant(name="acme", keys=("key-of-acme-00001", "key-of-acme-00002")),
     Tenant(name="batch", keys=("key-of-batch-0001",), settings=Settings(priority=PriorityClass.LOW, models=())),
     Tenant(name="team.b", keys=(), settings=Settings(requests_per_minute=6000, burst=10, models=("model-of-chat",))),
+)
+
+
+JWKS = json.dumps({"keys": [{"e": "AQAB", "kid": "k1", "kty": "RSA", "n": encode_number(2**2047 + 1)}]})
+ISSUERS = tuple(
+    Issuer(secret=f"holdfast-system/{name}", issuer=f"https://{name}.example", audiences=("holdfast",), jwks=JWKS)
+    for name in ("one", "two")
 )
 
 
@@ -51,6 +61,10 @@ CASES = {
     "streams-at-an-edge": case(replace(EDGE, relay_port=9904), route(regions=(US, EU))),
     "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
     "tenants": (replace(case(RELAYED, route("chat"), route("code"))[0], tenants=TENANTS), GUARDED),
+    "tenants-with-tokens": (
+        replace(case(EDGE, route(regions=(US,)))[0], tenants=TENANTS, issuers=ISSUERS),
+        replace(EDGE, auth=Auth.REQUIRED),
+    ),
     "no-tenants-yet": case(replace(EDGE, auth=Auth.REQUIRED), route(regions=(US,))),
     "nothing-yet": (Snapshot(), REGIONAL),
 }

@@ -10,7 +10,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from holdfast_gateway.tenants import PriorityClass, Settings, Tenant, one_tenant_per_name, read_tenants
+from holdfast_gateway.secrets import read_secrets
+from holdfast_gateway.tenants import PriorityClass, Settings, Tenant, one_tenant_per_name, read_tenant
 
 KEY, OTHER = "secret-key-number-1", "secret-key-number-2"
 
@@ -30,9 +31,9 @@ def secret(
 
 
 def one(*secrets: dict[str, Any]) -> tuple[tuple[Tenant, ...], tuple[str, ...]]:
-    read = read_tenants(secrets, {})
+    read = read_secrets("tenant", read_tenant, secrets, {})
     assert read.problems == ()
-    return one_tenant_per_name(read.tenants)
+    return one_tenant_per_name(read.found)
 
 
 def test_a_tenant_has_all_its_keys_and_its_settings() -> None:
@@ -68,8 +69,8 @@ BROKEN: list[dict[str, Any]] = [
 @pytest.mark.parametrize("data", BROKEN, ids=lambda data: " ".join(map(str, data.values()))[:40])
 def test_a_broken_tenant_is_reported_without_its_key_and_its_last_good_version_stays(data: dict[str, Any]) -> None:
     good = Tenant(name="acme", keys=(KEY,))
-    read = read_tenants([secret(**data)], {"holdfast-system/acme": good})
-    assert read.tenants == {"holdfast-system/acme": good}
+    read = read_secrets("tenant", read_tenant, [secret(**data)], {"holdfast-system/acme": good})
+    assert read.found == {"holdfast-system/acme": good}
     (problem,) = read.problems
     assert "holdfast-system/acme" in problem
     assert "last good version stays" in problem
@@ -78,7 +79,9 @@ def test_a_broken_tenant_is_reported_without_its_key_and_its_last_good_version_s
 
 
 def test_a_tenant_whose_secret_is_gone_is_gone() -> None:
-    assert read_tenants([], {"holdfast-system/acme": Tenant(name="acme", keys=(KEY,))}).tenants == {}
+    assert (
+        read_secrets("tenant", read_tenant, [], {"holdfast-system/acme": Tenant(name="acme", keys=(KEY,))}).found == {}
+    )
 
 
 def test_what_the_elder_secret_has_a_younger_one_cannot_take() -> None:
@@ -104,9 +107,9 @@ def test_no_content_of_secrets_stops_the_agent_or_lets_two_tenants_share_a_key(
     given_: list[tuple[str, dict[str, Any]]],
 ) -> None:
     secrets = [secret(tenant, f"s{number}", **data) for number, (tenant, data) in enumerate(given_)]
-    read = read_tenants(secrets, {})
-    assert len(read.tenants) + len(read.problems) == len(secrets)
-    tenants, _ = one_tenant_per_name(read.tenants)
+    read = read_secrets("tenant", read_tenant, secrets, {})
+    assert len(read.found) + len(read.problems) == len(secrets)
+    tenants, _ = one_tenant_per_name(read.found)
     keys = [key for each in tenants for key in each.keys]
     assert len(keys) == len(set(keys))
     assert len(tenants) == len({each.name for each in tenants})
