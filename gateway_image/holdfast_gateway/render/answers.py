@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from holdfast.api.names import TENANT_HEADER
+from holdfast.api.names import TENANT_HEADER, TIMEOUT_HEADER
 from holdfast.api.route import Route
+from holdfast_gateway.render import deadlines
 from holdfast_gateway.render.errors import error_body
 from holdfast_gateway.render.values import MODEL_METADATA, Document, header
 from holdfast_gateway.tenants import Tenant, may_use
@@ -60,6 +61,13 @@ def refusals(seen: Views) -> list[Document]:
         ),
         direct({"prefix": "/"}, 404, nowhere),
     ]
+
+
+def unreadable_timeout() -> Document:
+    """The answer to a time limit that is none."""
+    message = f"The header {TIMEOUT_HEADER} must be a number of seconds, such as 30 or 2.5."
+    body = error_body(message, "invalid_request_error", "invalid_timeout")
+    return direct({"prefix": "/v1/", "headers": [deadlines.given(), deadlines.unreadable()]}, 400, body)
 
 
 def unknown(routes: Sequence[Route]) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER
+from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TIMEOUT_HEADER
 from holdfast.api.route import Route
 from holdfast.api.traffic import TRAFFIC_PATH
 from holdfast_gateway.options import Auth, Options
+from holdfast_gateway.render import deadlines
 from holdfast_gateway.render.answers import (
     direct,
     forbidden,
@@ -16,6 +17,7 @@ from holdfast_gateway.render.answers import (
     of_body,
     one_of,
     refusals,
+    unreadable_timeout,
     views,
     with_headers,
 )
@@ -62,6 +64,7 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
         CLIENT_ROUTES,
         [
             *model_lists(seen),
+            unreadable_timeout(),
             *(stream_route(route, who) for route, who in entries if options.relay_port),
             *(service_route(route, who) for route, who in entries),
             *(forbidden(route) for route in routes if guarded),
@@ -78,7 +81,7 @@ def peer_table(routes: Sequence[Route], snapshot: Snapshot, options: Options) ->
     missing = error_body("This region does not run the service.", "server_error", "service_unavailable")
     # 503, not 404: the sender has a newer or older view, and shall try the next region.
     unknown = direct({"prefix": "/"}, 503, missing)
-    engines = [engine_route(route, snapshot) for route in routes if route.local]
+    engines = [each for route in routes if route.local for each in engine_routes(route, snapshot)]
     counted = [users_requests(route) for route in routes if route.local]
     return table(PEER_ROUTES, [*own, *engines, unknown], counted)
 
@@ -148,6 +151,14 @@ def peer_route(route: Route) -> Document:
 def of_service(route: Route) -> Document:
     """Matches requests that name the service in a header."""
     return {"prefix": "/", "headers": [{"name": SERVICE_HEADER, "string_match": {"exact": route.key}}]}
+
+
+def engine_routes(route: Route, snapshot: Snapshot) -> list[Document]:
+    """To this region's engines; with the service's own time limit where the client's is longer."""
+    made = engine_route(route, snapshot)
+    match = made["match"] | {"headers": [*made["match"]["headers"], *deadlines.too_long(route)]}
+    bounded = {"request_headers_to_add": [header(TIMEOUT_HEADER, str(deadlines.longest(route)))]}
+    return [made | {"match": match} | bounded, made]
 
 
 def engine_route(route: Route, snapshot: Snapshot) -> Document:

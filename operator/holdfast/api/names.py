@@ -75,5 +75,8 @@ TENANT_HEADER = "x-holdfast-tenant"
 PRIORITY_HEADER = "x-holdfast-priority"
 """Request header with the class of a request: high, normal or low."""
 
+TIMEOUT_HEADER = "x-holdfast-timeout"
+"""Request header: seconds after which a request that no engine has begun is of no more use."""
+
 ROUTE_KEY = "route.json"
 """Key of the ConfigMap entry that holds a service's `Route`."""
