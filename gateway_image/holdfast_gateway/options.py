@@ -58,6 +58,10 @@ class Options:
     """The largest request body; a larger one is answered 413."""
     peer_tls: str = ""
     """Folder with `tls.crt`, `tls.key` and `ca.crt` for mutual TLS between gateways; empty for none."""
+    client_tls: str = ""
+    """Folder with `tls.crt` and `tls.key` for the client port, as cert-manager's Secrets hold them; empty for none."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask from browsers, such as `https://chat.example.com`; `*` for all."""
     auth: Auth = Auth.NONE
     tenant_namespace: str = NAMESPACE
     """Where the Secrets of tenants are."""

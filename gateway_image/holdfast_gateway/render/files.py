@@ -57,7 +57,11 @@ def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
     built[CLIENT_TABLE] = discovery([routes.client_table(known, options, snapshot.tenants)])
     if options.auth is Auth.REQUIRED:
         built |= {name: discovery([each]) for name, each in door.resources(snapshot, options).items()}
-    ports = [listeners.client(options, directory, f"{directory}/{CLIENT_TABLE}")]
+    client = listeners.client(options, directory, f"{directory}/{CLIENT_TABLE}")
+    if options.client_tls:
+        built[tls.FRONT] = discovery(tls.front_secret(options.client_tls))
+        client["filter_chains"][0]["transport_socket"] = tls.client_port(directory)
+    ports = [client]
     if options.relay_port:
         built[OUTBOUND_TABLE] = discovery([routes.outbound_table(known)])
         built[STREAMS] = streams(known, snapshot, options)

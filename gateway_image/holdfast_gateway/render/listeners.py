@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.api.names import PROBE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import door
+from holdfast_gateway.render import cors, door
 from holdfast_gateway.render.errors import local_replies
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
 from holdfast_gateway.render.values import (
@@ -35,7 +35,12 @@ MAX_STREAMS = 10_000
 
 def client(options: Options, directory: str, routes: str) -> Document:
     """For clients; `routes` is the path of its route table, `directory` holds Envoy's files."""
-    filters = [gateway_ready(), *door.filters(options, directory), read_body()]
+    filters = [
+        gateway_ready(),
+        *cors.filters(options.cors_origins),
+        *door.filters(options, directory),
+        read_body(),
+    ]
     return listener(
         CLIENT_ROUTES,
         options,

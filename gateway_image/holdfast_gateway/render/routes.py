@@ -8,7 +8,7 @@ from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TIMEOUT_HEADER
 from holdfast.api.route import Route
 from holdfast.api.traffic import TRAFFIC_PATH
 from holdfast_gateway.options import Auth, Options
-from holdfast_gateway.render import deadlines
+from holdfast_gateway.render import cors, deadlines
 from holdfast_gateway.render.answers import (
     direct,
     forbidden,
@@ -60,9 +60,10 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
     if guarded:
         users = [(route, allowed(tenants, route.model)) for route in routes]
         entries = [(route, [one_of(names)]) for route, names in users if names]
-    return table(
+    found = table(
         CLIENT_ROUTES,
         [
+            *cors.unread(options.cors_origins),
             *model_lists(seen),
             unreadable_timeout(),
             *(stream_route(route, who) for route, who in entries if options.relay_port),
@@ -71,6 +72,7 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
             *refusals(seen),
         ],
     )
+    return found | cors.policy(options.cors_origins)
 
 
 def peer_table(routes: Sequence[Route], snapshot: Snapshot, options: Options) -> Document:

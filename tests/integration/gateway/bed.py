@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -32,6 +33,10 @@ DEADLINE = 30.0
 ENGINE_PORT = 8000
 
 
+ANY_CERTIFICATE = ssl.create_default_context()
+ANY_CERTIFICATE.check_hostname, ANY_CERTIFICATE.verify_mode = False, ssl.CERT_NONE
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
@@ -50,7 +55,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 def status_of(url: str) -> int:
     """HTTP status of a GET; 0 without an answer."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with urllib.request.urlopen(url, timeout=2, context=ANY_CERTIFICATE) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -80,7 +85,8 @@ class Gateway:
     @property
     def url(self) -> str:
         """Where clients reach it."""
-        return f"http://{self.options.listen}:{self.options.client_port}"
+        scheme = "https" if self.options.client_tls else "http"
+        return f"{scheme}://{self.options.listen}:{self.options.client_port}"
 
     @property
     def peer_url(self) -> str:
@@ -133,6 +139,8 @@ class Bed:
     engines: dict[str, Server] = field(default_factory=dict)
     model: Path | None = None
     """With a model, engines are real ones; without, stand-ins."""
+    engine_flags: tuple[str, ...] = ()
+    """Of real engines."""
     relay_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a relay for streams."""
     route_fields: dict[str, Any] = field(default_factory=dict)
@@ -188,7 +196,7 @@ class Bed:
 
     def _engine(self, name: str, address: str) -> Server:
         if self.model is not None:
-            return cpu_engine(name, address, ENGINE_PORT, self.folder, self.model)
+            return cpu_engine(name, address, ENGINE_PORT, self.folder, self.model, *self.engine_flags)
         http = "auto" if self.protocol is EngineProtocol.H2C else "1"
         return engine(name, address, ENGINE_PORT, self.folder, http)
 

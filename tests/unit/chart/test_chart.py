@@ -34,6 +34,14 @@ VALUES: dict[str, dict[str, Any]] = {
         "edge": {"enabled": True},
         "gateway": {"auth": {"mode": "Required", "namespace": "tenants", "requestsPerMinute": 600, "burst": 20}},
     },
+    "front": {
+        "region": "us-east",
+        "edge": {"enabled": True},
+        "gateway": {
+            "tls": {"clientSecret": "front", "peerSecret": "peers"},
+            "cors": {"origins": ["https://chat.example.com", "http://localhost:3000"]},
+        },
+    },
     "no-relay": {"region": "us-east", "gateway": {"relay": {"enabled": False}}},
     "no-crds": {"region": "us-east", "crds": {"install": False}},
 }
@@ -123,6 +131,25 @@ def test_gateways_ask_for_keys_exactly_where_tenants_are_required(gateway: str) 
 
     assert {"--auth=Required", "--tenant-namespace=tenants", "--requests-per-minute=600"} <= flags("tenants")
     assert not [flag for flag in flags("everything") if flag.startswith("--auth")]
+
+
+@pytest.mark.parametrize("gateway", ["holdfast-gateway", "holdfast-edge"])
+def test_gateways_find_their_certificates_where_they_are_told(gateway: str) -> None:
+    pod = find(render(VALUES["front"]), "Deployment", gateway)["spec"]["template"]["spec"]
+    secrets = {each["name"]: each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+    for container in [*pod["containers"], *pod["initContainers"]]:
+        mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+        assert {secrets[name]: path for name, path in mounts.items() if name in secrets} == {
+            "front": "/etc/holdfast/client-tls",
+            "peers": "/etc/holdfast/peer-tls",
+        }
+        if container["name"] in ("agent", "init"):
+            assert {"--client-tls=/etc/holdfast/client-tls", "--peer-tls=/etc/holdfast/peer-tls"} <= {
+                *container["args"]
+            }
+            assert "--cors-origin=https://chat.example.com" in container["args"]
+    envoy = next(each for each in pod["containers"] if each["name"] == "envoy")
+    assert envoy["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
 
 
 @pytest.mark.parametrize("kind", ["Deployment"])

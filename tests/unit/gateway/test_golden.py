@@ -66,6 +66,10 @@ CASES = {
         replace(EDGE, auth=Auth.REQUIRED),
     ),
     "no-tenants-yet": case(replace(EDGE, auth=Auth.REQUIRED), route(regions=(US,))),
+    "front": case(
+        replace(EDGE, client_tls="/etc/holdfast/client-tls", cors_origins=("https://chat.example.com",)),
+        route(regions=(US,)),
+    ),
     "nothing-yet": (Snapshot(), REGIONAL),
 }
 
