@@ -101,7 +101,10 @@ def keys(tenants: Sequence[Tenant], *, tokens: bool) -> Document:
     )
     if not tokens:
         return check
-    shown = {"input": request_header("authorization"), "value_match": {"safe_regex": regex(BEARER)}}
+    shown = {
+        "input": request_header("authorization"),
+        "value_match": {"safe_regex": {"google_re2": {}, "regex": BEARER}},
+    }
     skip = {"name": "skip", "typed_config": typed("extensions.filters.common.matcher.action.v3.SkipFilter")}
     matchers = [{"predicate": {"single_predicate": shown}, "on_match": {"action": skip}}]
     return with_matcher("api-key", check, {"matcher_list": {"matchers": matchers}})
@@ -171,7 +174,7 @@ def read_priority() -> Document:
         own = note | {"value": bound.value}
         may_ask = "|".join(each.value for each in order[number:])
         # Without a match the value is empty, and an empty value replaces nothing.
-        asked = note | {"regex_value_rewrite": {"pattern": regex(f"^({may_ask})$|^.*$"), "substitution": r"\1"}}
+        asked = note | {"regex_value_rewrite": {"pattern": {"regex": f"^({may_ask})$|^.*$"}, "substitution": r"\1"}}
         rules += [
             {"header": PRIORITY_HEADER, "on_header_present": own, "on_header_missing": own},
             {"header": PRIORITY_HEADER, "on_header_present": asked},
@@ -204,8 +207,3 @@ def execute(chain: str) -> Document:
 def request_header(name: str) -> Document:
     """What a tree of matches looks at."""
     return {"name": name, "typed_config": typed("type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name)}
-
-
-def regex(pattern: str) -> Document:
-    """A pattern of Google's RE2 for the whole value."""
-    return {"google_re2": {}, "regex": pattern}

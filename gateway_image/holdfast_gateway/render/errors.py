@@ -28,6 +28,9 @@ MESSAGES = {
     504: "The answer took longer than this service allows.",
 }
 
+CHALLENGE = {"header": {"key": "www-authenticate", "value": "Bearer"}, "append_action": "ADD_IF_ABSENT"}
+"""What an answer 401 must say (RFC 9110, section 11.6.1)."""
+
 
 def error_body(message: str, kind: str, code: str) -> str:
     """The JSON body of an error."""
@@ -42,7 +45,8 @@ def local_replies() -> Document:
 def mapper(status: int) -> Document:
     """The rewriting of one status code."""
     kind, code = OWN_ERRORS[status]
-    return rewriting(of_status(status), error_body(MESSAGES[status], kind, code))
+    made = rewriting(of_status(status), error_body(MESSAGES[status], kind, code))
+    return made | ({"headers_to_add": [CHALLENGE]} if status == 401 else {})
 
 
 def unknown_tenant() -> Document:
@@ -61,7 +65,7 @@ def wrong_audience() -> Document:
     unnamed = {"header_filter": {"header": {"name": TENANT_HEADER, "present_match": True, "invert_match": True}}}
     kind, code = OWN_ERRORS[401]
     made = rewriting({"and_filter": {"filters": [of_status(403), unnamed]}}, error_body(MESSAGES[401], kind, code))
-    return made | {"status_code": 401}
+    return made | {"status_code": 401, "headers_to_add": [CHALLENGE]}
 
 
 def of_status(status: int) -> Document:

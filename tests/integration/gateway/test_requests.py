@@ -49,7 +49,8 @@ async def test_the_request_id_is_kept_and_internal_headers_stay_inside(
     still_bed: Bed, http: aiohttp.ClientSession
 ) -> None:
     url = still_bed.gateways["edge"].url
-    _, answer, headers = await post(http, url, b'{"model": "llama"}', **{"x-request-id": "r-1"})
+    given = {"x-request-id": "r-1", "x-holdfast-tenant": "somebody"}
+    _, answer, headers = await post(http, url, b'{"model": "llama"}', **given)
     assert answer["headers"]["x-request-id"] == "r-1"
     assert not [name for name in answer["headers"] if name.startswith(("x-holdfast", "x-envoy"))]
     assert not [name for name in headers if name.lower().startswith("x-envoy")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import stat
 from collections.abc import Callable, Iterator
@@ -83,6 +84,7 @@ def test_without_a_valid_key_there_is_no_answer_but_401(bed: Bed, headers: dict[
     answer = httpx.post(f"{bed.gateways['us'].url}{path}", json=LLAMA, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 def test_a_tenant_that_may_not_use_a_model_hears_403_and_of_its_own_models_alone(bed: Bed) -> None:
@@ -163,3 +165,28 @@ def test_with_no_tenant_at_all_the_door_is_closed(make_bed: Callable[..., Bed]) 
     fresh = make_bed(regions={"us": 1}, timing={"auth": Auth.REQUIRED})
     fresh.start(edge=False)
     assert ask(fresh, bearer(ALICE), gateway="us").status_code == 401
+
+
+def test_a_stream_passes_the_relay_as_its_tenants(make_bed: Callable[..., Bed]) -> None:
+    fresh = make_bed(regions={"us": 1}, tenants=TENANTS, timing={"auth": Auth.REQUIRED}, relay_flags=())
+    fresh.start(edge=False)
+    body = LLAMA | {"stream": True, "messages": [{"role": "user", "content": "Hello"}]}
+    answer = ask(fresh, bearer(CAROL), body, "us")
+    assert fresh.gateways["us"].stat(r"^http\.outbound\.downstream_rq_total$") >= 1, "it went through the relay"
+    headers = answer.json()["headers"]
+    assert (headers["x-holdfast-tenant"], headers["x-holdfast-priority"]) == ("carol", "low")
+    assert "authorization" not in headers
+    assert ask(fresh, bearer(BOB), body, "us").status_code == 403
+
+
+def test_there_may_be_many_tenants(make_bed: Callable[..., Bed]) -> None:
+    words = ["".join(letters) for letters in itertools.product("abcdefgh", repeat=3)]
+    many = [
+        Tenant(name=f"{word}-{word[::-1]}.team", keys=(f"key-of-tenant-{word}",), settings=Settings(models=(model,)))
+        for word, model in zip(words, itertools.cycle(["llama", "other"]))
+    ]
+    fresh = make_bed(regions={"us": 1}, tenants=tuple(many), timing={"auth": Auth.REQUIRED})
+    fresh.start(edge=False)
+    for tenant, status in ((many[0], 200), (many[1], 403), (many[-2], 200), (many[-1], 403)):
+        assert ask(fresh, bearer(tenant.keys[0]), gateway="us").status_code == status
+    assert fresh.gateways["us"].stat("update_rejected") == 0

@@ -85,11 +85,12 @@ INVALID = {
 def test_an_invalid_token_is_answered_401_also_beside_a_valid_key(bed: Bed, case: str, beside: dict[str, str]) -> None:
     answer = ask(bed, INVALID[case], **beside)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize("tenant", [None, "stranger", "", ["alice"], {"name": "alice"}, "alice,bob", " "], ids=str)
 def test_a_token_without_a_known_tenant_is_answered_403(bed: Bed, tenant: object) -> None:
-    answer = ask(bed, SIGNER.token(tenant=tenant))
+    answer = ask(bed, SIGNER.token(tenant=tenant), **{"x-holdfast-tenant": "alice"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "unknown_tenant")
 
 
