@@ -92,6 +92,8 @@ def test_an_invalid_token_is_answered_401_also_beside_a_valid_key(bed: Bed, case
 def test_a_token_without_a_known_tenant_is_answered_403(bed: Bed, tenant: object) -> None:
     answer = ask(bed, SIGNER.token(tenant=tenant), **{"x-holdfast-tenant": "alice"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "unknown_tenant")
+    headers = {"authorization": f"Bearer {SIGNER.token(tenant=tenant)}"}
+    assert httpx.get(f"{bed.gateways['us'].url}/v1/models", headers=headers).status_code == 403
 
 
 def test_what_a_tenant_may_use_holds_for_its_tokens(bed: Bed) -> None:
