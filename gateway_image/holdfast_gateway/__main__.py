@@ -141,7 +141,7 @@ async def work(directory: Path, options: Options, names: tuple[str, ...], stop: 
     async with AsyncExitStack() as resources:
         clients = [await resources.enter_async_context(await api_client(name)) for name in names]
         sources = [
-            source(name, client.CoreV1Api(api), options.role, changed) for name, api in zip(names, clients, strict=True)
+            source(name, client.CoreV1Api(api), options, changed) for name, api in zip(names, clients, strict=True)
         ]
         agent = Agent(directory, options, sources, changed)
         if options.status_port:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from holdfast.api.route import Route
 from holdfast_gateway import files
-from holdfast_gateway.memory import Memory, recall, remember
+from holdfast_gateway.access import Access
+from holdfast_gateway.memory import recall, remember
 from holdfast_gateway.names import Names
 from holdfast_gateway.observe import read_routes, see_engines
 from holdfast_gateway.options import Options, Role
@@ -49,6 +50,7 @@ class Agent:
         self._changed = changed
         memory = recall(directory)
         self._last_good: dict[str, Mapping[str, Route]] = dict(memory.routes)
+        self._access = Access(memory)
         self._names = Names(memory.addresses, changed)
         self._started: frozenset[str] = frozenset()
 
@@ -88,9 +90,10 @@ class Agent:
             routes = {route.key: route for _, route in sorted(held.items())}
             views.append(SourceRoutes(routes, source.reachable))
         served, conflicts = one_service_per_model(agreed_routes(views).values())
-        self._report([*problems, *(conflict.message for conflict in conflicts)])
+        access = self._access.read(self.sources)
+        self._report([*problems, *(conflict.message for conflict in conflicts), *access.problems])
         await self._names.want(Snapshot(served).host_names())
-        return Snapshot(served, self._engines(served), dict(self._names.addresses))
+        return Snapshot(served, self._engines(served), dict(self._names.addresses), access.tenants, access.issuers)
 
     def _engines(self, served: Sequence[Route]) -> Mapping[str, tuple[str, ...]]:
         pods = [pod for source in self.sources if source.engines for pod in source.engines.objects.values()]
@@ -107,7 +110,7 @@ class Agent:
     async def _write(self, snapshot: Snapshot) -> None:
         try:
             changed = files.write(self._directory, render_files(snapshot, self._options, str(self._directory)))
-            remember(self._directory, Memory(self._last_good, snapshot.addresses))
+            remember(self._directory, self._access.memory(self._last_good, snapshot.addresses))
         except OSError as error:
             log.error("Envoy's files cannot be written, trying again: %s", error)
             await asyncio.sleep(RETRY)

@@ -63,6 +63,8 @@ def command(process: Process) -> list[str]:
         *(binary(), "-c", str(process.directory / BOOTSTRAP)),
         *("--concurrency", str(process.concurrency)),
         *("--log-level", process.log_level),
+        # Else each key of each tenant gets some warnings, with every change, that its message is not stable yet.
+        *("--component-log-level", "misc:error"),
         *("--drain-strategy", "immediate", "--drain-time-s", "60"),
         "--disable-hot-restart",
     ]

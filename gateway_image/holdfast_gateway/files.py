@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from holdfast_gateway.options import Options
-from holdfast_gateway.render.files import ENDPOINTS_PREFIX, LISTENERS, Files, start_files
+from holdfast_gateway.render.files import ENDPOINTS_PREFIX, LISTENERS, PRIVATE, Files, start_files
 
 
 class _Dumper(yaml.CSafeDumper):
@@ -25,13 +25,17 @@ def to_yaml(document: Mapping[str, Any]) -> str:
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=10_000)
 
 
-def replace(path: Path, text: str) -> bool:
-    """Moves a complete new file over the old one unless they are equal; returns whether. Raises OSError."""
+def replace(path: Path, text: str, *, private: bool = False) -> bool:
+    """Moves a complete new file over the old one unless they are equal; returns whether. Raises OSError.
+
+    A private file can be read by its owner alone, from its first byte on.
+    """
     if path.exists() and path.read_text() == text:
         return False
     # The temporary name is constant: what a crash leaves behind is overwritten next time.
     unfinished = path.with_name(f".{path.name}.new")
-    with unfinished.open("w") as file:
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644), "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -41,7 +45,11 @@ def replace(path: Path, text: str) -> bool:
 
 def write(directory: Path, files: Files) -> list[str]:
     """Writes what changed, then removes endpoint files that no cluster reads now. Returns changed names."""
-    changed = [name for name, document in files.items() if replace(directory / name, to_yaml(document))]
+    changed = [
+        name
+        for name, document in files.items()
+        if replace(directory / name, to_yaml(document), private=name in PRIVATE)
+    ]
     for stale in sorted(directory.glob(f"{ENDPOINTS_PREFIX}*.yaml")):
         if stale.name not in files:
             stale.unlink()

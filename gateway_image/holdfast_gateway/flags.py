@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from holdfast_gateway.options import Options, Role
+from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.relay.search import Patience
 
 Command = Callable[..., Any]
@@ -46,8 +46,19 @@ def gateway_options(command: Command) -> Command:
         click.option("--unhealthy-after", default=DEFAULT.unhealthy_after, show_default=True),
         click.option("--max-body", default=DEFAULT.max_body, show_default=True, help="Bytes."),
         click.option("--peer-tls", default=DEFAULT.peer_tls, help="Folder: tls.crt, tls.key, ca.crt; default: no TLS."),
+        click.option("--client-tls", default=DEFAULT.client_tls, help="Folder: tls.crt, tls.key; default: no TLS."),
+        click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",
+                     help="Whose pages may ask from browsers, such as https://chat.example.com; * for all."),
+        click.option("--auth", type=click.Choice([mode.value for mode in Auth]), default=DEFAULT.auth.value,
+                     show_default=True, help="Whether clients must show a tenant's API key."),
+        click.option("--tenant-namespace", default=DEFAULT.tenant_namespace, show_default=True,
+                     help="Where the Secrets of tenants are."),
+        click.option("--requests-per-minute", default=DEFAULT.requests_per_minute, type=click.IntRange(min=0),
+                     help="Of a tenant without a limit of its own; default: no limit."),
+        click.option("--burst", default=DEFAULT.burst, type=click.IntRange(min=0),
+                     help="Of such a tenant at once; default: as many as in a minute."),
         click.option("--access-log/--no-access-log", default=DEFAULT.access_log, show_default=True),
-    ]
+    ]  # fmt: skip
     for flag in reversed(flags):
         command = flag(command)
     return command
@@ -90,4 +101,5 @@ def drain_option(command: Command) -> Command:
 def read_options(flags: dict[str, Any]) -> Options:
     """Options from the command line's values, among which there may be others."""
     names = {field.name for field in fields(Options)}
-    return Options(**{name: value for name, value in flags.items() if name in names} | {"role": Role(flags["role"])})
+    given = {name: value for name, value in flags.items() if name in names}
+    return Options(**given | {"role": Role(flags["role"]), "auth": Auth(flags["auth"])})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from holdfast.api.names import GATEWAY_PORT, PEER_PORT
+from holdfast.api.names import GATEWAY_PORT, NAMESPACE, PEER_PORT
 
 
 class Role(StrEnum):
@@ -15,6 +15,15 @@ class Role(StrEnum):
     """In a region, beside its engines; answers clients and the other regions' gateways."""
     EDGE = "edge"
     """In front of all regions; knows their gateways and no engine."""
+
+
+class Auth(StrEnum):
+    """Who may use the client port."""
+
+    NONE = "None"
+    """Everybody."""
+    REQUIRED = "Required"
+    """Tenants."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,17 @@ class Options:
     """The largest request body; a larger one is answered 413."""
     peer_tls: str = ""
     """Folder with `tls.crt`, `tls.key` and `ca.crt` for mutual TLS between gateways; empty for none."""
+    client_tls: str = ""
+    """Folder with `tls.crt` and `tls.key` for the client port, as cert-manager's Secrets hold them; empty for none."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask from browsers, such as `https://chat.example.com`; `*` for all."""
+    auth: Auth = Auth.NONE
+    tenant_namespace: str = NAMESPACE
+    """Where the Secrets of tenants are."""
+    requests_per_minute: int = 0
+    """Of each tenant that has no limit of its own; 0 for no limit."""
+    burst: int = 0
+    """Requests of such a tenant that may come at once; 0 for as many as in a minute."""
     access_log: bool = False
     """Whether every request is logged to stdout as one JSON line."""
 

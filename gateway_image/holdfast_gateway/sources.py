@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from kubernetes.aio import client, config
 
 from holdfast.mirror import Mirror, Pace
+from holdfast_gateway.issuers import ISSUER_SELECTOR
 from holdfast_gateway.observe import ENGINE_SELECTOR, ROUTE_SELECTOR
-from holdfast_gateway.options import Role
+from holdfast_gateway.options import Auth, Options, Role
+from holdfast_gateway.tenants import TENANT_SELECTOR
 
 IN_CLUSTER = "in-cluster"
 
@@ -25,11 +28,15 @@ class Source:
     routes: Mirror
     engines: Mirror | None
     """None at an edge, which has no engines."""
+    tenants: Mirror | None = None
+    """None where everybody may ask, as are the issuers."""
+    issuers: Mirror | None = None
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
         """All that is read from it."""
-        return (self.routes,) if self.engines is None else (self.routes, self.engines)
+        every = (self.routes, self.engines, self.tenants, self.issuers)
+        return tuple(mirror for mirror in every if mirror is not None)
 
     @property
     def complete(self) -> bool:
@@ -58,13 +65,21 @@ async def api_client(name: str) -> client.ApiClient:
     return client.ApiClient(configuration=settings)
 
 
-def source(name: str, api: client.CoreV1Api, role: Role, changed: asyncio.Event, pace: Pace | None = None) -> Source:
-    """What an agent of this role reads from one API server."""
+def source(
+    name: str, api: client.CoreV1Api, options: Options, changed: asyncio.Event, pace: Pace | None = None
+) -> Source:
+    """What a gateway's agent reads from one API server."""
     list_routes = api.list_config_map_for_all_namespaces_without_preload_content
     list_pods = api.list_pod_for_all_namespaces_without_preload_content
+    list_secrets = partial(api.list_namespaced_secret_without_preload_content, options.tenant_namespace)
     routes = Mirror(f"routes of {name}", list_routes, ROUTE_SELECTOR, changed, pace)
     engines = Mirror(f"engines of {name}", list_pods, ENGINE_SELECTOR, changed, pace)
-    return Source(name, routes, engines if role is Role.REGIONAL else None)
+    tenants = Mirror(f"tenants of {name}", list_secrets, TENANT_SELECTOR, changed, pace)
+    issuers = Mirror(f"issuers of {name}", list_secrets, ISSUER_SELECTOR, changed, pace)
+    regional, guarded = options.role is Role.REGIONAL, options.auth is Auth.REQUIRED
+    return Source(
+        name, routes, engines if regional else None, tenants if guarded else None, issuers if guarded else None
+    )
 
 
 def names_for(role: Role, kubeconfigs: Sequence[str]) -> tuple[str, ...]:

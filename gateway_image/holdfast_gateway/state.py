@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from holdfast.api.route import Route
+from holdfast_gateway.issuers import Issuer
+from holdfast_gateway.tenants import Tenant
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,10 @@ class Snapshot:
     """Route key → IP addresses of the engines in this region that take requests."""
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Host name of a peer → its IP addresses, last known. IP addresses need no entry."""
+    tenants: tuple[Tenant, ...] = ()
+    """Sorted by name."""
+    issuers: tuple[Issuer, ...] = ()
+    """Sorted by Secret."""
 
     def resolve(self, host: str) -> tuple[str, ...]:
         """IP addresses of a peer; empty while its name has never been resolved."""

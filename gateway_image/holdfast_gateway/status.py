@@ -26,7 +26,7 @@ def metrics(agent: Agent, now: float) -> str:
             f'holdfast_gateway_source_reachable{{source="{source.name}"}} {int(source.reachable)}'
             for source in agent.sources
         ),
-        "# HELP holdfast_gateway_route_problems Routes that are broken or claim a model that is taken.",
+        "# HELP holdfast_gateway_route_problems Routes and Secrets that are broken or claim what is taken.",
         "# TYPE holdfast_gateway_route_problems gauge",
         f"holdfast_gateway_route_problems {len(agent.problems)}",
         "# HELP holdfast_gateway_writes_total Times that Envoy's files changed.",

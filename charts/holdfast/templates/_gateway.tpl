@@ -4,6 +4,11 @@
 {{- $gateway := $root.Values.gateway -}}
 {{- $host := eq .exposure.type "HostPort" -}}
 {{- $options := list (printf "--role=%s" .role) "--dir=/var/lib/holdfast-gateway" (printf "--client-port=%v" .ports.client) (printf "--peer-port=%v" .ports.peer) (printf "--metrics-port=%v" .ports.metrics) "--status-port=9903" -}}
+{{- $auth := $gateway.auth -}}
+{{- if eq $auth.mode "Required" }}{{ $options = concat $options (list "--auth=Required" (printf "--tenant-namespace=%s" (include "holdfast.tenantNamespace" $root)) (printf "--requests-per-minute=%v" $auth.requestsPerMinute) (printf "--burst=%v" $auth.burst)) }}{{ end -}}
+{{- if $gateway.tls.clientSecret }}{{ $options = append $options "--client-tls=/etc/holdfast/client-tls" }}{{ end -}}
+{{- if $gateway.tls.peerSecret }}{{ $options = append $options "--peer-tls=/etc/holdfast/peer-tls" }}{{ end -}}
+{{- range $gateway.cors.origins }}{{ $options = append $options (printf "--cors-origin=%s" .) }}{{ end -}}
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
 apiVersion: apps/v1
 kind: Deployment
@@ -67,7 +72,7 @@ spec:
             {{- end }}
             - {name: metrics, containerPort: {{ .ports.metrics }}}
           readinessProbe:
-            httpGet: {path: /ready, port: client}
+            httpGet: {path: /ready, port: client{{ if $gateway.tls.clientSecret }}, scheme: HTTPS{{ end }}}
             periodSeconds: 2
             timeoutSeconds: 3
           livenessProbe:
@@ -109,6 +114,12 @@ spec:
         # Outlives restarts of the containers: Envoy starts again from its last files.
         - {name: state, emptyDir: {}}
         - {name: tmp, emptyDir: {}}
+        {{- with $gateway.tls.clientSecret }}
+        - {name: client-tls, secret: {secretName: {{ . }}}}
+        {{- end }}
+        {{- with $gateway.tls.peerSecret }}
+        - {name: peer-tls, secret: {secretName: {{ . }}}}
+        {{- end }}
 ---
 {{- if not $host }}
 apiVersion: v1
@@ -143,6 +154,11 @@ spec:
     matchLabels: {{- include "holdfast.selector" (dict "root" $root "part" .name) | nindent 6 }}
 {{- end }}
 
+{{/* Where the Secrets of tenants are. */}}
+{{- define "holdfast.tenantNamespace" -}}
+{{ .Values.gateway.auth.namespace | default .Release.Namespace }}
+{{- end }}
+
 {{- define "holdfast.gatewayContainer" -}}
 image: {{ include "holdfast.image" (dict "root" . "image" .Values.gateway.image) | quote }}
 imagePullPolicy: {{ .Values.gateway.image.pullPolicy }}
@@ -150,4 +166,10 @@ securityContext: {{- include "holdfast.containerSecurity" . | nindent 2 }}
 volumeMounts:
   - {name: state, mountPath: /var/lib/holdfast-gateway}
   - {name: tmp, mountPath: /tmp}
+  {{- if .Values.gateway.tls.clientSecret }}
+  - {name: client-tls, mountPath: /etc/holdfast/client-tls, readOnly: true}
+  {{- end }}
+  {{- if .Values.gateway.tls.peerSecret }}
+  - {name: peer-tls, mountPath: /etc/holdfast/peer-tls, readOnly: true}
+  {{- end }}
 {{- end }}

@@ -6,6 +6,13 @@ from holdfast_gateway.options import Options
 from holdfast_gateway.render import clusters, listeners
 from holdfast_gateway.render.values import Document, file_source, socket_address, typed
 
+LARGEST_PATTERN = 1_000_000
+RUNTIME = {
+    # Instructions of a compiled pattern. By default Envoy refuses more than 100: the names of some ten tenants.
+    "re2.max_program_size.error_level": LARGEST_PATTERN,
+    "re2.max_program_size.warn_level": LARGEST_PATTERN,
+}
+
 
 def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Document:
     """Admin interface, metrics port and where to find the rest."""
@@ -19,6 +26,7 @@ def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Docu
                 "typed_config": typed("extensions.bootstrap.internal_listener.v3.InternalListener"),
             }
         ],
+        "layered_runtime": {"layers": [{"name": "holdfast", "static_layer": RUNTIME}]},
         "dynamic_resources": {
             "cds_config": file_source(clusters_file),
             "lds_config": file_source(listeners_file),

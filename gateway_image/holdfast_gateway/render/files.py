@@ -2,6 +2,7 @@
 
 Endpoints come before the clusters that read them, clusters and route tables before the listeners that use
 them: whatever Envoy reads, at any moment or after any crash between two files, refers to files that exist.
+Routes come before what tells tenants' limits, and that before their keys: a tenant that can enter is known inside.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import re
 from collections.abc import Iterator
 
 from holdfast.api.route import Route
-from holdfast_gateway.options import Options, Role
-from holdfast_gateway.render import clusters, endpoints, listeners, routes, tls
+from holdfast_gateway.options import Auth, Options, Role
+from holdfast_gateway.render import clusters, door, endpoints, listeners, routes, tls
 from holdfast_gateway.render.bootstrap import bootstrap
 from holdfast_gateway.render.streams import STREAMS, streams
 from holdfast_gateway.render.values import Document, local_cluster, peer_cluster, service_cluster, stream_cluster
@@ -25,6 +26,8 @@ CLIENT_TABLE = "rds-client.yaml"
 PEER_TABLE = "rds-peer.yaml"
 OUTBOUND_TABLE = "rds-outbound.yaml"
 ENDPOINTS_PREFIX = "eds-"
+PRIVATE = frozenset({door.KEYS})
+"""Files that hold secrets."""
 
 Files = dict[str, Document]
 """File name → content, in the order of writing."""
@@ -51,8 +54,14 @@ def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
         secrets = {name: discovery(held) for name, held in tls.secrets(options.peer_tls).items()}
         built = secrets | built
     built[CLUSTERS] = discovery(cluster_list)
-    built[CLIENT_TABLE] = discovery([routes.client_table(known, options)])
-    ports = [listeners.client(options, f"{directory}/{CLIENT_TABLE}")]
+    built[CLIENT_TABLE] = discovery([routes.client_table(known, options, snapshot.tenants)])
+    if options.auth is Auth.REQUIRED:
+        built |= {name: discovery([each]) for name, each in door.resources(snapshot, options).items()}
+    client = listeners.client(options, directory, f"{directory}/{CLIENT_TABLE}")
+    if options.client_tls:
+        built[tls.FRONT] = discovery(tls.front_secret(options.client_tls))
+        client["filter_chains"][0]["transport_socket"] = tls.client_port(directory)
+    ports = [client]
     if options.relay_port:
         built[OUTBOUND_TABLE] = discovery([routes.outbound_table(known)])
         built[STREAMS] = streams(known, snapshot, options)

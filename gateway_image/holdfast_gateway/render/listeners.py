@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.api.names import PROBE_HEADER
+from holdfast.api.names import PROBE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
+from holdfast_gateway.render import cors, door
 from holdfast_gateway.render.errors import local_replies
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
 from holdfast_gateway.render.values import (
@@ -20,6 +21,7 @@ from holdfast_gateway.render.values import (
     READY_LISTENER,
     Document,
     file_source,
+    http_filter,
     local_cluster,
     ready_path,
     socket_address,
@@ -31,9 +33,14 @@ MAX_STREAMS = 10_000
 """Concurrent requests on one HTTP/2 connection from a peer."""
 
 
-def client(options: Options, routes: str) -> Document:
-    """For clients; `routes` is the path of its route table."""
-    filters = [gateway_ready(), read_body()]
+def client(options: Options, directory: str, routes: str) -> Document:
+    """For clients; `routes` is the path of its route table, `directory` holds Envoy's files."""
+    filters = [
+        gateway_ready(),
+        *cors.filters(options.cors_origins),
+        *door.filters(options, directory),
+        read_body(),
+    ]
     return listener(
         CLIENT_ROUTES,
         options,
@@ -137,11 +144,6 @@ def connection_manager(name: str, options: Options, filters: list[Document], rou
     return manager | ({"access_log": [access_log(name)]} if options.access_log else {})
 
 
-def http_filter(name: str, message: str, /, **fields: Any) -> Document:
-    """One HTTP filter."""
-    return {"name": name, "typed_config": typed(f"extensions.filters.http.{message}", **fields)}
-
-
 def router() -> Document:
     """The filter that forwards; without Envoy's own headers on requests and answers."""
     return http_filter("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True)
@@ -211,6 +213,7 @@ def access_log(name: str) -> Document:
         "flags": "%RESPONSE_FLAGS%",
         "details": "%RESPONSE_CODE_DETAILS%",
         "milliseconds": "%DURATION%",
+        "tenant": f"%REQ({TENANT_HEADER})%",
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "upstream": "%UPSTREAM_HOST%",
     }

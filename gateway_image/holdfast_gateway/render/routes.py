@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER
+from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TIMEOUT_HEADER
 from holdfast.api.route import Route
 from holdfast.api.traffic import TRAFFIC_PATH
-from holdfast_gateway.options import Options
+from holdfast_gateway.options import Auth, Options
+from holdfast_gateway.render import cors, deadlines
+from holdfast_gateway.render.answers import (
+    direct,
+    forbidden,
+    metadata,
+    model_lists,
+    of_body,
+    one_of,
+    refusals,
+    unreadable_timeout,
+    views,
+    with_headers,
+)
 from holdfast_gateway.render.errors import error_body
 from holdfast_gateway.render.values import (
     AGENT_CLUSTER,
-    MODEL_METADATA,
     PEER_HEADER,
     READY_CLUSTER,
     REGION_HEADER,
     Document,
+    header,
     local_cluster,
     seconds,
     service_cluster,
@@ -24,6 +36,7 @@ from holdfast_gateway.render.values import (
     typed,
 )
 from holdfast_gateway.state import Snapshot
+from holdfast_gateway.tenants import Tenant, allowed
 
 CLIENT_ROUTES = "client"
 PEER_ROUTES = "peer"
@@ -38,18 +51,28 @@ MAX_LOCAL_RETRIES = 2
 """Bounds how many engines of one region a request may take down with it."""
 
 
-def client_table(routes: Sequence[Route], options: Options) -> Document:
-    """The client port's routes: chosen by the `model` of the request's body, and by whether it asks for a stream."""
-    relayed = routes if options.relay_port else ()
-    return table(
+def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Tenant] = ()) -> Document:
+    """The client port's routes: chosen by the `model` of the request's body, by whether it asks for a stream, and
+    where tenants must say who they are by what they may use."""
+    guarded = options.auth is Auth.REQUIRED
+    seen = views(routes, tenants if guarded else ())
+    entries: list[tuple[Route, list[Document]]] = [(route, []) for route in routes]
+    if guarded:
+        users = [(route, allowed(tenants, route.model)) for route in routes]
+        entries = [(route, [one_of(names)]) for route, names in users if names]
+    found = table(
         CLIENT_ROUTES,
         [
-            *model_list(routes),
-            *(stream_route(route) for route in relayed),
-            *(service_route(route) for route in routes),
-            *refusals(routes),
+            *cors.unread(options.cors_origins),
+            *model_lists(seen),
+            unreadable_timeout(),
+            *(stream_route(route, who) for route, who in entries if options.relay_port),
+            *(service_route(route, who) for route, who in entries),
+            *(forbidden(route) for route in routes if guarded),
+            *refusals(seen),
         ],
     )
+    return found | cors.policy(options.cors_origins)
 
 
 def peer_table(routes: Sequence[Route], snapshot: Snapshot, options: Options) -> Document:
@@ -60,7 +83,7 @@ def peer_table(routes: Sequence[Route], snapshot: Snapshot, options: Options) ->
     missing = error_body("This region does not run the service.", "server_error", "service_unavailable")
     # 503, not 404: the sender has a newer or older view, and shall try the next region.
     unknown = direct({"prefix": "/"}, 503, missing)
-    engines = [engine_route(route, snapshot) for route in routes if route.local]
+    engines = [each for route in routes if route.local for each in engine_routes(route, snapshot)]
     counted = [users_requests(route) for route in routes if route.local]
     return table(PEER_ROUTES, [*own, *engines, unknown], counted)
 
@@ -69,7 +92,7 @@ def outbound_table(routes: Sequence[Route]) -> Document:
     """The relay's routes: to a service, or to one region of it."""
     missing = error_body("This gateway does not know the service.", "server_error", "service_unavailable")
     by_region = [peer_route(route) for route in routes]
-    by_service = [{**service_route(route), "match": of_service(route)} for route in routes]
+    by_service = [{**service_route(route, []), "match": of_service(route)} for route in routes]
     return table(OUTBOUND_ROUTES, [*by_region, *by_service, direct({"prefix": "/"}, 503, missing)])
 
 
@@ -84,8 +107,9 @@ def users_requests(route: Route) -> Document:
     }
 
 
-def service_route(route: Route) -> Document:
-    """To the regions, with retries that walk all of them before the first byte of an answer."""
+def service_route(route: Route, who: list[Document]) -> Document:
+    """To the regions, with retries that walk all of them before the first byte of an answer; for requests with the
+    headers `who`."""
     action = forward(service_cluster(route.key), route, retries=max(2, len(route.regions)))
     # After a failure the next priority is asked, whatever the state of the one that failed.
     action["retry_policy"]["retry_priority"] = {
@@ -95,25 +119,20 @@ def service_route(route: Route) -> Document:
         ),
     }
     return {
-        "match": {
-            "prefix": "/v1/",
-            "dynamic_metadata": [metadata("model", {"string_match": {"exact": route.model}})],
-        },
+        "match": with_headers(of_body("model", {"string_match": {"exact": route.model}}), who),
         "route": action,
         "request_headers_to_add": [header(SERVICE_HEADER, route.key)],
         "request_headers_to_remove": [PROBE_HEADER],
     }
 
 
-def stream_route(route: Route) -> Document:
+def stream_route(route: Route, who: list[Document]) -> Document:
     """To the relay; to the regions, as `service_route`, while it is dead. What it answers with `x-envoy-ratelimited` is
     not asked for again: it has been to the regions."""
-    made = service_route(route)
+    made = service_route(route, who)
     made["route"]["cluster"] = stream_cluster(route.key)
-    made["match"] = {
-        "safe_regex": {"regex": STREAM_PATHS},
-        "dynamic_metadata": [*made["match"]["dynamic_metadata"], metadata("stream", {"bool_match": True})],
-    }
+    found = [*made["match"]["dynamic_metadata"], metadata("stream", {"bool_match": True})]
+    made["match"] = with_headers({"safe_regex": {"regex": STREAM_PATHS}, "dynamic_metadata": found}, who)
     return made | {"response_headers_to_remove": ["x-envoy-ratelimited"]}
 
 
@@ -134,6 +153,14 @@ def peer_route(route: Route) -> Document:
 def of_service(route: Route) -> Document:
     """Matches requests that name the service in a header."""
     return {"prefix": "/", "headers": [{"name": SERVICE_HEADER, "string_match": {"exact": route.key}}]}
+
+
+def engine_routes(route: Route, snapshot: Snapshot) -> list[Document]:
+    """To this region's engines; with the service's own time limit where the client's is longer."""
+    made = engine_route(route, snapshot)
+    match = made["match"] | {"headers": [*made["match"]["headers"], *deadlines.too_long(route)]}
+    bounded = {"request_headers_to_add": [header(TIMEOUT_HEADER, str(deadlines.longest(route)))]}
+    return [made | {"match": match} | bounded, made]
 
 
 def engine_route(route: Route, snapshot: Snapshot) -> Document:
@@ -167,62 +194,6 @@ def forward(cluster: str, route: Route, retries: int) -> Document:
             ],
             "host_selection_retry_max_attempts": 10,
         },
-    }
-
-
-def model_list(routes: Sequence[Route]) -> list[Document]:
-    """OpenAI's `GET /v1/models` and `GET /v1/models/NAME`, answered by Envoy."""
-    cards = [{"id": route.model, "object": "model", "created": 0, "owned_by": "holdfast"} for route in routes]
-    listing = direct(get({"path": "/v1/models"}), 200, json.dumps({"object": "list", "data": cards}))
-    single = [direct(get({"path": f"/v1/models/{card['id']}"}), 200, json.dumps(card)) for card in cards]
-    return [listing, *single]
-
-
-def refusals(routes: Sequence[Route]) -> list[Document]:
-    """Answers to requests that no service takes, most telling first."""
-    names = ", ".join(sorted(route.model for route in routes)) or "none"
-    kind = "invalid_request_error"
-    broken = error_body("The request's body is not valid JSON.", kind, "invalid_json")
-    missing = error_body("The request's body must hold the name of a model.", kind, "model_required")
-    unknown = error_body(f"This gateway does not serve that model. Models: {names}", kind, "model_not_found")
-    nowhere = error_body("There is nothing at this URL.", kind, "unknown_url")
-
-    def problem(name: str) -> Document:
-        return {
-            "prefix": "/v1/",
-            "dynamic_metadata": [metadata("problem", {"string_match": {"exact": name}})],
-        }
-
-    return [
-        direct({"prefix": "/v1/models/"}, 404, unknown),
-        direct(problem("broken"), 400, broken),
-        direct(problem("missing"), 400, missing),
-        direct({"prefix": "/v1/", "dynamic_metadata": [metadata("model", {"present_match": True})]}, 404, unknown),
-        direct({"prefix": "/"}, 404, nowhere),
-    ]
-
-
-def metadata(key: str, value: Document) -> Document:
-    """Matches what was read from the body."""
-    return {"filter": MODEL_METADATA, "path": [{"key": key}], "value": value}
-
-
-def get(match: Document) -> Document:
-    """Restricts a match to GET."""
-    return match | {"headers": [{"name": ":method", "string_match": {"exact": "GET"}}]}
-
-
-def header(name: str, value: str) -> Document:
-    """A header that replaces what the other side may have sent."""
-    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-
-
-def direct(match: Document, status: int, body: str) -> Document:
-    """A route that Envoy answers with a JSON body."""
-    return {
-        "match": match,
-        "direct_response": {"status": status, "body": {"inline_string": body + "\n"}},
-        "response_headers_to_add": [header("content-type", "application/json")],
     }
 
 

@@ -1,4 +1,4 @@
-"""Mutual TLS between gateways: both sides show a certificate of one private authority.
+"""TLS: mutual between gateways, where both sides show a certificate of one private authority; plain at the client port.
 
 Certificates are read through Envoy's secret discovery: a renewed Secret takes effect without a restart.
 """
@@ -10,22 +10,42 @@ from holdfast_gateway.render.values import Document, file_source, typed
 
 CERTIFICATE = "sds-certificate.yaml"
 AUTHORITY = "sds-authority.yaml"
+FRONT = "sds-front.yaml"
+SECRET = "extensions.transport_sockets.tls.v3.Secret"
 
 
 def secrets(source: str) -> dict[str, list[Document]]:
     """File name → secrets; `source` is a folder with `tls.crt`, `tls.key`, `ca.crt`, such as a mounted Secret."""
-    watched = {"path": source}
-    certificate = {
+    authority = {"trusted_ca": {"filename": f"{source}/ca.crt"}, "watched_directory": {"path": source}}
+    return {
+        CERTIFICATE: [typed(SECRET, name="certificate", tls_certificate=certificate(source))],
+        AUTHORITY: [typed(SECRET, name="authority", validation_context=authority)],
+    }
+
+
+def front_secret(source: str) -> list[Document]:
+    """What `FRONT` holds; `source` is a folder with `tls.crt` and `tls.key`."""
+    return [typed(SECRET, name="front", tls_certificate=certificate(source))]
+
+
+def certificate(source: str) -> Document:
+    """A certificate with its key, read again when the folder changes as a mounted Secret does."""
+    return {
         "certificate_chain": {"filename": f"{source}/tls.crt"},
         "private_key": {"filename": f"{source}/tls.key"},
-        "watched_directory": watched,
+        "watched_directory": {"path": source},
     }
-    authority = {"trusted_ca": {"filename": f"{source}/ca.crt"}, "watched_directory": watched}
-    message = "extensions.transport_sockets.tls.v3.Secret"
-    return {
-        CERTIFICATE: [typed(message, name="certificate", tls_certificate=certificate)],
-        AUTHORITY: [typed(message, name="authority", validation_context=authority)],
+
+
+def client_port(directory: str) -> Document:
+    """For a listener, without certificates of clients; HTTP/2 and HTTP/1.1. `directory` holds Envoy's files."""
+    common = {
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "tls_certificate_sds_secret_configs": [{"name": "front", "sds_config": file_source(f"{directory}/{FRONT}")}],
     }
+    context = typed("extensions.transport_sockets.tls.v3.DownstreamTlsContext", common_tls_context=common)
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
 def peer_port(directory: str) -> Document:

@@ -57,6 +57,16 @@ def typed(name: str, /, **fields: Any) -> Document:
     return {"@type": f"type.googleapis.com/envoy.{name}", **fields}
 
 
+def http_filter(name: str, message: str, /, **fields: Any) -> Document:
+    """One HTTP filter."""
+    return {"name": name, "typed_config": typed(f"extensions.filters.http.{message}", **fields)}
+
+
+def header(name: str, value: str) -> Document:
+    """A header that replaces what the other side may have sent."""
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
 def socket_address(address: str, port: int) -> Document:
     """A TCP address."""
     return {"socket_address": {"address": address, "port_value": port}}

@@ -15,6 +15,12 @@ SERVICE_LABEL = f"{GROUP}/service"
 REVISION_LABEL = f"{GROUP}/revision"
 REGION_LABEL = f"{GROUP}/region"
 
+TENANT_LABEL = f"{GROUP}/tenant"
+"""On a Secret in the gateway's namespace: the tenant whose API keys and limits it holds."""
+
+ISSUER_LABEL = f"{GROUP}/jwt-issuer"
+"""On a Secret there: a name for the issuer of JSON Web Tokens whose public keys it holds."""
+
 FINALIZER = f"{GROUP}/replication"
 """On an `LLMService` that other regions may copy: it goes only after its deletion was noted for them."""
 
@@ -64,6 +70,15 @@ SERVICE_HEADER = "x-holdfast-service"
 
 PROBE_HEADER = "x-holdfast-probe"
 """Request header that marks an observer's synthetic request."""
+
+TENANT_HEADER = "x-holdfast-tenant"
+"""Request header by which a gateway names the tenant that asks; nobody else can set it."""
+
+PRIORITY_HEADER = "x-holdfast-priority"
+"""Request header with the class of a request: high, normal or low."""
+
+TIMEOUT_HEADER = "x-holdfast-timeout"
+"""Request header: seconds after which a request that no engine has begun is of no more use."""
 
 ROUTE_KEY = "route.json"
 """Key of the ConfigMap entry that holds a service's `Route`."""

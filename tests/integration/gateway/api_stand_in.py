@@ -1,4 +1,4 @@
-"""A small API server for ConfigMaps and Pods: lists, watches, and fails in the ways that real ones do."""
+"""A small API server for ConfigMaps, Pods and Secrets: lists, watches, and fails in the ways that real ones do."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
-PATHS = {"/api/v1/configmaps": "ConfigMap", "/api/v1/pods": "Pod"}
+SECRETS = "/api/v1/namespaces/holdfast-system/secrets"
+PATHS = {"/api/v1/configmaps": "ConfigMap", "/api/v1/pods": "Pod", SECRETS: "Secret"}
 
 
 class ApiStandIn:
-    """Holds objects; `url` once started. Label selectors are ignored: it holds nothing else."""
+    """Holds objects; `url` once started. A label selector chooses Secrets; for the others it is ignored."""
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in PATHS.values()}
@@ -36,7 +37,8 @@ class ApiStandIn:
     async def start(self) -> None:
         """Opens its port, the same one each time."""
         app = web.Application()
-        app.router.add_get("/api/v1/{plural}", self._answer)
+        for path in PATHS:
+            app.router.add_get(path, self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
@@ -85,7 +87,7 @@ class ApiStandIn:
             return web.json_response({"kind": "Status", "code": 500}, status=500)
         if request.query.get("watch") not in ("true", "True"):
             self.lists += 1
-            items = list(self.objects[kind].values())
+            items = [each for each in self.objects[kind].values() if wanted(request, each)]
             return web.json_response({"metadata": {"resourceVersion": str(self.version)}, "items": items})
         return await self._watch(request, kind)
 
@@ -101,7 +103,7 @@ class ApiStandIn:
                 await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
                 break
             for version, event, of_kind, thing in self._events:
-                if version > sent and of_kind == kind and not self.mute:
+                if version > sent and of_kind == kind and not self.mute and wanted(request, thing):
                     await response.write(json.dumps({"type": event, "object": thing}).encode() + b"\n")
                     sent = version
             async with self._changed:
@@ -111,6 +113,11 @@ class ApiStandIn:
                 except TimeoutError:
                     continue
         return response
+
+
+def wanted(request: web.Request, thing: dict[str, Any]) -> bool:
+    """Whether the selector of a request for Secrets, the name of one label, chooses this object."""
+    return request.path != SECRETS or request.query["labelSelector"] in thing["metadata"].get("labels", {})
 
 
 def name_of(thing: dict[str, Any]) -> str:

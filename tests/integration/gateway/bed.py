@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -22,12 +23,18 @@ from tests.integration.gateway.processes import RELAY_PORT, Server, engine, gate
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway import files
+from holdfast_gateway.issuers import Issuer
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render.files import files as render_files
 from holdfast_gateway.state import Snapshot
+from holdfast_gateway.tenants import Tenant
 
 DEADLINE = 30.0
 ENGINE_PORT = 8000
+
+
+ANY_CERTIFICATE = ssl.create_default_context()
+ANY_CERTIFICATE.check_hostname, ANY_CERTIFICATE.verify_mode = False, ssl.CERT_NONE
 
 
 def free_port() -> int:
@@ -48,7 +55,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 def status_of(url: str) -> int:
     """HTTP status of a GET; 0 without an answer."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with urllib.request.urlopen(url, timeout=2, context=ANY_CERTIFICATE) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -78,7 +85,8 @@ class Gateway:
     @property
     def url(self) -> str:
         """Where clients reach it."""
-        return f"http://{self.options.listen}:{self.options.client_port}"
+        scheme = "https" if self.options.client_tls else "http"
+        return f"{scheme}://{self.options.listen}:{self.options.client_port}"
 
     @property
     def peer_url(self) -> str:
@@ -134,6 +142,8 @@ class Bed:
     relay_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a relay for streams."""
     route_fields: dict[str, Any] = field(default_factory=dict)
+    tenants: tuple[Tenant, ...] = ()
+    issuers: tuple[Issuer, ...] = ()
     regions: dict[str, int] = field(default_factory=dict)
     """Region → how many engines it has."""
 
@@ -158,7 +168,17 @@ class Bed:
     def snapshot(self, region: str) -> Snapshot:
         """What this region's agent would see."""
         route = self.route(region)
-        return Snapshot((route,), {route.key: self.engine_addresses(region)})
+        return Snapshot((route,), {route.key: self.engine_addresses(region)}, {}, self.tenants, self.issuers)
+
+    def edge_snapshot(self) -> Snapshot:
+        """What an edge's agent would see."""
+        return Snapshot((self.route(next(iter(self.regions))),), {}, {}, self.tenants, self.issuers)
+
+    def set_tenants(self, *tenants: Tenant) -> None:
+        """Writes the files of all gateways anew, as their agents do when the Secrets change."""
+        self.tenants = tenants
+        for name, found in self.gateways.items():
+            found.apply(self.edge_snapshot() if found.options.role is Role.EDGE else self.snapshot(name))
 
     def start(self, edge: bool = True) -> None:
         """Starts everything and waits until every gateway is ready and every region has a healthy engine."""
@@ -169,8 +189,7 @@ class Bed:
                 self.engines[name].start()
             self.add_gateway(region, Role.REGIONAL, self.address(region, 1), self.snapshot(region))
         if edge:
-            first = next(iter(self.regions))
-            self.add_gateway("edge", Role.EDGE, f"127.{self.number}.250.1", Snapshot((self.route(first),)))
+            self.add_gateway("edge", Role.EDGE, f"127.{self.number}.250.1", self.edge_snapshot())
         self.wait_ready(self.gateways)
 
     def _engine(self, name: str, address: str) -> Server:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.gateway.api_stand_in import ApiStandIn
 from tests.integration.gateway.bed import Bed
 from tests.integration.gateway.processes import Server, cpu_engine
 
@@ -66,3 +67,14 @@ def whole_bed(shared_bed: Bed) -> Bed:
     """The shared bed, with everything that an earlier test broke repaired."""
     shared_bed.repair()
     return shared_bed
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[list[ApiStandIn]]:
+    """Two API servers that hold nothing yet."""
+    made = [ApiStandIn(), ApiStandIn()]
+    for server in made:
+        await server.start()
+    yield made
+    for server in made:
+        await server.stop()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 RELAY_PORT = 9904
@@ -88,10 +89,10 @@ def engine(name: str, address: str, port: int, folder: Path, http: str = "2") ->
     return Server(command, folder / f"engine-{name}.log", {"HOLDFAST_ENGINE": name})
 
 
-def cpu_engine(name: str, address: str, port: int, folder: Path, model: Path) -> Server:
+def cpu_engine(name: str, address: str, port: int, folder: Path, model: Path, flags: Sequence[str] = ()) -> Server:
     """A real engine with a real model, slow enough to be disturbed."""
     command = [sys.executable, "-m", "holdfast_engine", "serve", "--served-name", "llama", "--model", str(model)]
-    command += ["--host", address, "--port", str(port), "--step-interval", PACE]
+    command += ["--host", address, "--port", str(port), "--step-interval", PACE, *flags]
     return Server(command, folder / f"engine-{name}.log")
 
 

@@ -28,6 +28,7 @@ def test_envoy_accepts_the_golden_files(golden: Path, tmp_path: Path) -> None:
         moved = text.replace(PLACE, str(tmp_path)).replace("0.0.0.0", options.listen)
         moved = moved.replace("port_value: 9901", f"port_value: {options.admin_port}")
         moved = moved.replace("/etc/holdfast/peer-tls", str(tmp_path / "tls"))
+        moved = moved.replace("/etc/holdfast/client-tls", str(tmp_path / "tls"))
         (tmp_path / name).write_text(moved)
     certificates.authority(tmp_path / "tls")
     certificates.certificate(tmp_path / "tls")

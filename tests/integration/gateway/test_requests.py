@@ -49,7 +49,8 @@ async def test_the_request_id_is_kept_and_internal_headers_stay_inside(
     still_bed: Bed, http: aiohttp.ClientSession
 ) -> None:
     url = still_bed.gateways["edge"].url
-    _, answer, headers = await post(http, url, b'{"model": "llama"}', **{"x-request-id": "r-1"})
+    given = {"x-request-id": "r-1", "x-holdfast-tenant": "somebody"}
+    _, answer, headers = await post(http, url, b'{"model": "llama"}', **given)
     assert answer["headers"]["x-request-id"] == "r-1"
     assert not [name for name in answer["headers"] if name.startswith(("x-holdfast", "x-envoy"))]
     assert not [name for name in headers if name.lower().startswith("x-envoy")]
@@ -79,6 +80,27 @@ async def test_a_request_that_cannot_be_routed_gets_an_openai_error(
     assert headers["content-type"] == "application/json"
     assert set(answer["error"]) == {"message", "type", "param", "code"}
     assert code is None or answer["error"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("asked", "passed"), [("30", "30"), ("2.5", "2.5"), ("900", "900"), ("900.5", "900"), ("5000", "900"), (None, None)]
+)
+async def test_an_engine_is_told_the_clients_time_limit_but_no_longer_one_than_the_services(
+    still_bed: Bed, http: aiohttp.ClientSession, asked: str | None, passed: str | None
+) -> None:
+    headers = {} if asked is None else {"x-holdfast-timeout": asked}
+    status, answer, _ = await post(http, still_bed.gateways["edge"].url, b'{"model": "llama"}', **headers)
+    assert status == 200
+    assert answer["headers"].get("x-holdfast-timeout") == passed
+
+
+@pytest.mark.parametrize("asked", ["soon", "-1", "1e9", "inf", "", "1, 2"])
+async def test_a_time_limit_that_is_no_number_is_refused(
+    still_bed: Bed, http: aiohttp.ClientSession, asked: str
+) -> None:
+    headers = {"x-holdfast-timeout": asked}
+    status, answer, _ = await post(http, still_bed.gateways["us"].url, b'{"model": "llama"}', **headers)
+    assert (status, answer["error"]["code"]) == (400, "invalid_timeout")
 
 
 async def test_a_large_prompt_passes(still_bed: Bed, http: aiohttp.ClientSession) -> None:

@@ -19,7 +19,7 @@ from holdfast.api.names import MANAGED_BY_LABEL, MANAGER, SERVICE_LABEL
 from holdfast.api.route import Route
 from holdfast.mirror import Pace
 from holdfast_gateway.agent import Agent
-from holdfast_gateway.options import Role
+from holdfast_gateway.options import Options, Role
 from holdfast_gateway.sources import source
 
 pytestmark = pytest.mark.integration
@@ -108,7 +108,7 @@ async def region(two_engines: Bed) -> AsyncIterator[Region]:
         await found.say(number)
     changed = asyncio.Event()
     async with client.ApiClient(client.Configuration(host=server.url)) as api:
-        followed = source("us", client.CoreV1Api(api), Role.REGIONAL, changed, QUICK)
+        followed = source("us", client.CoreV1Api(api), Options(role=Role.REGIONAL), changed, QUICK)
         agent = Agent(found.gateway.directory, found.gateway.options, [followed], changed)
         working = asyncio.create_task(agent.run())
         await found.routes(0)

@@ -29,6 +29,19 @@ VALUES: dict[str, dict[str, Any]] = {
         },
         "edge": {"enabled": True},
     },
+    "tenants": {
+        "region": "us-east",
+        "edge": {"enabled": True},
+        "gateway": {"auth": {"mode": "Required", "namespace": "tenants", "requestsPerMinute": 600, "burst": 20}},
+    },
+    "front": {
+        "region": "us-east",
+        "edge": {"enabled": True},
+        "gateway": {
+            "tls": {"clientSecret": "front", "peerSecret": "peers"},
+            "cors": {"origins": ["https://chat.example.com", "http://localhost:3000"]},
+        },
+    },
     "no-relay": {"region": "us-east", "gateway": {"relay": {"enabled": False}}},
     "no-crds": {"region": "us-east", "crds": {"install": False}},
 }
@@ -94,6 +107,49 @@ def test_a_gateway_may_only_read() -> None:
     role = find(render(VALUES["least"]), "ClusterRole", "holdfast-gateway")
 
     assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
+
+
+def test_a_gateway_may_read_secrets_only_where_tenants_are_required_and_only_in_their_namespace() -> None:
+    def rules(case: str) -> list[tuple[str, str | None, list[str]]]:
+        return [
+            (each["kind"], each["metadata"].get("namespace"), rule["verbs"])
+            for each in render(VALUES[case])
+            if each["kind"] in ("Role", "ClusterRole") and "gateway" in each["metadata"]["name"]
+            for rule in each["rules"]
+            if "secrets" in rule["resources"]
+        ]
+
+    assert rules("everything") == []
+    assert rules("tenants") == [("Role", "tenants", ["list", "watch"])]
+
+
+@pytest.mark.parametrize("gateway", ["holdfast-gateway", "holdfast-edge"])
+def test_gateways_ask_for_keys_exactly_where_tenants_are_required(gateway: str) -> None:
+    def flags(case: str) -> set[str]:
+        pod = find(render(VALUES[case]), "Deployment", gateway)["spec"]["template"]["spec"]
+        return {flag for each in pod["containers"] if each["name"] == "agent" for flag in each["args"]}
+
+    assert {"--auth=Required", "--tenant-namespace=tenants", "--requests-per-minute=600"} <= flags("tenants")
+    assert not [flag for flag in flags("everything") if flag.startswith("--auth")]
+
+
+@pytest.mark.parametrize("gateway", ["holdfast-gateway", "holdfast-edge"])
+def test_gateways_find_their_certificates_where_they_are_told(gateway: str) -> None:
+    pod = find(render(VALUES["front"]), "Deployment", gateway)["spec"]["template"]["spec"]
+    secrets = {each["name"]: each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+    for container in [*pod["containers"], *pod["initContainers"]]:
+        mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+        assert {secrets[name]: path for name, path in mounts.items() if name in secrets} == {
+            "front": "/etc/holdfast/client-tls",
+            "peers": "/etc/holdfast/peer-tls",
+        }
+        if container["name"] in ("agent", "init"):
+            assert {"--client-tls=/etc/holdfast/client-tls", "--peer-tls=/etc/holdfast/peer-tls"} <= {
+                *container["args"]
+            }
+            assert "--cors-origin=https://chat.example.com" in container["args"]
+    envoy = next(each for each in pod["containers"] if each["name"] == "envoy")
+    assert envoy["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
 
 
 @pytest.mark.parametrize("kind", ["Deployment"])

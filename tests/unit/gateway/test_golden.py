@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.integration.gateway.tokens import encode_number
 from tests.unit.gateway.builders import AP, EU, US, route
 
 from holdfast.api.route import EngineProtocol, Route, TrafficMode
 from holdfast_gateway.files import to_yaml
-from holdfast_gateway.options import Options, Role
+from holdfast_gateway.issuers import Issuer
+from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.render.files import Files, files, start_files
 from holdfast_gateway.state import Snapshot
+from holdfast_gateway.tenants import PriorityClass, Settings, Tenant
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "gateway"
 DIRECTORY = "/var/lib/holdfast-gateway"
@@ -21,6 +25,21 @@ REGIONAL = Options(role=Role.REGIONAL, status_port=9903)
 EDGE = Options(role=Role.EDGE)
 RELAYED = replace(REGIONAL, relay_port=9904)
 ENGINES = ("10.0.0.1", "10.0.0.2")
+
+
+GUARDED = replace(REGIONAL, auth=Auth.REQUIRED, requests_per_minute=600)
+TENANTS = (
+    Tenant(name="acme", keys=("key-of-acme-00001", "key-of-acme-00002")),
+    Tenant(name="batch", keys=("key-of-batch-0001",), settings=Settings(priority=PriorityClass.LOW, models=())),
+    Tenant(name="team.b", keys=(), settings=Settings(requests_per_minute=6000, burst=10, models=("model-of-chat",))),
+)
+
+
+JWKS = json.dumps({"keys": [{"e": "AQAB", "kid": "k1", "kty": "RSA", "n": encode_number(2**2047 + 1)}]})
+ISSUERS = tuple(
+    Issuer(secret=f"holdfast-system/{name}", issuer=f"https://{name}.example", audiences=("holdfast",), jwks=JWKS)
+    for name in ("one", "two")
+)
 
 
 def case(options: Options, *served: Route) -> tuple[Snapshot, Options]:
@@ -41,6 +60,16 @@ CASES = {
     "streams-mutual-tls": case(replace(RELAYED, peer_tls="/etc/holdfast/peer-tls"), route(regions=(US, EU))),
     "streams-at-an-edge": case(replace(EDGE, relay_port=9904), route(regions=(US, EU))),
     "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
+    "tenants": (replace(case(RELAYED, route("chat"), route("code"))[0], tenants=TENANTS), GUARDED),
+    "tenants-with-tokens": (
+        replace(case(EDGE, route(regions=(US,)))[0], tenants=TENANTS, issuers=ISSUERS),
+        replace(EDGE, auth=Auth.REQUIRED),
+    ),
+    "no-tenants-yet": case(replace(EDGE, auth=Auth.REQUIRED), route(regions=(US,))),
+    "front": case(
+        replace(EDGE, client_tls="/etc/holdfast/client-tls", cors_origins=("https://chat.example.com",)),
+        route(regions=(US,)),
+    ),
     "nothing-yet": (Snapshot(), REGIONAL),
 }
 

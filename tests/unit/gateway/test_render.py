@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -10,17 +11,19 @@ from hypothesis import given
 from tests.unit.gateway.builders import AP, EU, US, route
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
-from holdfast_gateway.options import Options, Role
+from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.render.endpoints import service_endpoints
 from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, LISTENERS, OUTBOUND_TABLE, PEER_TABLE, Files, files
 from holdfast_gateway.render.values import peer_cluster, seconds
 from holdfast_gateway.state import Snapshot, one_service_per_model
+from holdfast_gateway.tenants import PriorityClass, Settings, Tenant
 
 REGIONAL = Options(role=Role.REGIONAL)
 EDGE = Options(role=Role.EDGE)
 RELAYED = Options(role=Role.REGIONAL, relay_port=9904)
 RELAYED_EDGE = Options(role=Role.EDGE, relay_port=9904)
-ALL = [REGIONAL, EDGE, RELAYED, RELAYED_EDGE]
+GUARDED = Options(role=Role.REGIONAL, relay_port=9904, auth=Auth.REQUIRED)
+ALL = [REGIONAL, EDGE, RELAYED, RELAYED_EDGE, GUARDED]
 NAMES = ["us-east", "eu-west", "ap-south", "sa-north"]
 ADDRESSES = {name: f"192.0.2.{number}" for number, name in enumerate(NAMES, 1)}
 
@@ -45,7 +48,15 @@ def routes(draw: st.DrawFn) -> Route:
 def snapshots(draw: st.DrawFn) -> Snapshot:
     served, _ = one_service_per_model({made.key: made for made in draw(st.lists(routes(), max_size=4))}.values())
     engines = st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"]), unique=True)
-    return Snapshot(served, {made.key: tuple(draw(engines)) for made in served})
+    return Snapshot(served, {made.key: tuple(draw(engines)) for made in served}, tenants=draw(tenants()))
+
+
+@st.composite
+def tenants(draw: st.DrawFn) -> tuple[Tenant, ...]:
+    names = draw(st.lists(st.sampled_from(["acme", "team.b", "c"]), unique=True))
+    models = st.none() | st.lists(st.sampled_from(["llama", "mistral", "none"])).map(tuple)
+    settings = st.builds(Settings, models=models, priority=st.sampled_from(PriorityClass))
+    return tuple(Tenant(name=name, keys=(f"key-of-{name}",), settings=draw(settings)) for name in sorted(names))
 
 
 def resources(built: Files, name: str) -> list[dict[str, Any]]:
@@ -152,15 +163,17 @@ def test_no_route_has_a_time_out_per_try_and_every_cluster_has_raised_breakers(
 def test_endpoints_change_endpoint_files_and_local_retries_only(snapshot: Snapshot, options: Options) -> None:
     """Else a new engine would rebuild a cluster or a listener and cut connections."""
     before = files(snapshot, options, "/d")
-    after = files(Snapshot(snapshot.routes), options, "/d")
+    after = files(replace(snapshot, engines={}), options, "/d")
     changed = {name for name in before if before[name] != after[name]}
     assert {name for name in changed if not name.startswith("eds-")} <= {PEER_TABLE}
 
 
 @given(snapshots(), snapshots())
-def test_services_never_change_the_listeners_that_carry_requests(first: Snapshot, second: Snapshot) -> None:
+def test_neither_services_nor_tenants_change_the_listeners_that_carry_requests(
+    first: Snapshot, second: Snapshot
+) -> None:
     def carriers(snapshot: Snapshot) -> list[dict[str, Any]]:
-        listeners = resources(files(snapshot, RELAYED, "/d"), LISTENERS)
+        listeners = resources(files(snapshot, GUARDED, "/d"), LISTENERS)
         return [listener for listener in listeners if listener["name"] != "ready"]
 
     assert carriers(first) == carriers(second)
@@ -212,7 +225,7 @@ def test_a_name_with_several_addresses_shares_its_regions_weight_and_one_without
 def test_retries_within_a_region_are_bounded_by_its_engines() -> None:
     def retries(engines: int) -> int:
         snapshot = Snapshot((route(),), {"default/chat": tuple(f"10.0.0.{number}" for number in range(engines))})
-        (policy,) = find(files(snapshot, REGIONAL, "/d")[PEER_TABLE], "num_retries")
+        (policy,) = set(find(files(snapshot, REGIONAL, "/d")[PEER_TABLE], "num_retries"))
         return int(policy)
 
     assert [retries(engines) for engines in (0, 1, 2, 3, 9)] == [0, 0, 2, 2, 2]

@@ -1,0 +1,112 @@
+"""What a gateway answers by itself: the models that there are for whoever asks, and refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from holdfast.api.names import TENANT_HEADER, TIMEOUT_HEADER
+from holdfast.api.route import Route
+from holdfast_gateway.render import deadlines
+from holdfast_gateway.render.errors import error_body
+from holdfast_gateway.render.values import MODEL_METADATA, Document, header
+from holdfast_gateway.tenants import Tenant, may_use
+
+Views = list[tuple[list[Document], Sequence[Route]]]
+"""Header matches of those who see them → the services they see. The last entry is for all others."""
+
+
+def views(routes: Sequence[Route], tenants: Sequence[Tenant]) -> Views:
+    """Tenants that may use the same services have one view; those that may use all need no mention."""
+    seen: dict[tuple[Route, ...], list[str]] = {}
+    for tenant in tenants:
+        visible = tuple(route for route in routes if may_use(tenant, route.model))
+        if len(visible) < len(routes):
+            seen.setdefault(visible, []).append(tenant.name)
+    return [*(([one_of(names)], visible) for visible, names in seen.items()), ([], routes)]
+
+
+def one_of(tenants: Iterable[str]) -> Document:
+    """Matches requests of these tenants."""
+    names = "|".join(re.escape(name) for name in tenants)
+    return {"name": TENANT_HEADER, "string_match": {"safe_regex": {"regex": names}}}
+
+
+def model_lists(seen: Views) -> list[Document]:
+    """OpenAI's `GET /v1/models` and `GET /v1/models/NAME`, answered by Envoy."""
+    return [answer for who, routes in seen for answer in model_list(who, routes)]
+
+
+def model_list(who: list[Document], routes: Sequence[Route]) -> list[Document]:
+    """The same for one view; other names are unknown, whoever else may know them."""
+    cards = [{"id": route.model, "object": "model", "created": 0, "owned_by": "holdfast"} for route in routes]
+    listing = direct(get("/v1/models", who), 200, json.dumps({"object": "list", "data": cards}))
+    single = [direct(get(f"/v1/models/{card['id']}", who), 200, json.dumps(card)) for card in cards]
+    return [listing, *single, direct(with_headers({"prefix": "/v1/models/"}, who), 404, unknown(routes))]
+
+
+def refusals(seen: Views) -> list[Document]:
+    """Answers to requests that no service takes, most telling first."""
+    kind = "invalid_request_error"
+    broken = error_body("The request's body is not valid JSON.", kind, "invalid_json")
+    missing = error_body("The request's body must hold the name of a model.", kind, "model_required")
+    nowhere = error_body("There is nothing at this URL.", kind, "unknown_url")
+    return [
+        direct(of_body("problem", {"string_match": {"exact": "broken"}}), 400, broken),
+        direct(of_body("problem", {"string_match": {"exact": "missing"}}), 400, missing),
+        *(
+            direct(with_headers(of_body("model", {"present_match": True}), who), 404, unknown(routes))
+            for who, routes in seen
+        ),
+        direct({"prefix": "/"}, 404, nowhere),
+    ]
+
+
+def unreadable_timeout() -> Document:
+    """The answer to a time limit that is none."""
+    message = f"The header {TIMEOUT_HEADER} must be a number of seconds, such as 30 or 2.5."
+    body = error_body(message, "invalid_request_error", "invalid_timeout")
+    return direct({"prefix": "/v1/", "headers": [deadlines.given(), deadlines.unreadable()]}, 400, body)
+
+
+def unknown(routes: Sequence[Route]) -> str:
+    """The error about a model that is not served."""
+    names = ", ".join(sorted(route.model for route in routes)) or "none"
+    message = f"This gateway does not serve that model. Models: {names}"
+    return error_body(message, "invalid_request_error", "model_not_found")
+
+
+def forbidden(route: Route) -> Document:
+    """The answer to a tenant that may not use a model that is served."""
+    body = error_body(f"This tenant may not use the model {route.model}.", "permission_error", "model_not_allowed")
+    return direct(of_body("model", {"string_match": {"exact": route.model}}), 403, body)
+
+
+def of_body(key: str, value: Document) -> Document:
+    """Matches what was read from the body."""
+    return {"prefix": "/v1/", "dynamic_metadata": [metadata(key, value)]}
+
+
+def metadata(key: str, value: Document) -> Document:
+    """One match of what was read from the body."""
+    return {"filter": MODEL_METADATA, "path": [{"key": key}], "value": value}
+
+
+def get(path: str, who: list[Document]) -> Document:
+    """Matches GET of one path."""
+    return {"path": path, "headers": [{"name": ":method", "string_match": {"exact": "GET"}}, *who]}
+
+
+def with_headers(match: Document, headers: list[Document]) -> Document:
+    """The match, restricted to these headers if there are any."""
+    return match | ({"headers": headers} if headers else {})
+
+
+def direct(match: Document, status: int, body: str) -> Document:
+    """A route that Envoy answers with a JSON body."""
+    return {
+        "match": match,
+        "direct_response": {"status": status, "body": {"inline_string": body + "\n"}},
+        "response_headers_to_add": [header("content-type", "application/json")],
+    }

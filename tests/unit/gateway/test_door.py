@@ -1,0 +1,80 @@
+"""Properties of the front door's files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from tests.unit.gateway.builders import route
+from tests.unit.gateway.test_render import GUARDED, find, resources, snapshots
+
+from holdfast_gateway.files import to_yaml
+from holdfast_gateway.render import door
+from holdfast_gateway.render.files import CLIENT_TABLE, PRIVATE, files
+from holdfast_gateway.state import Snapshot
+from holdfast_gateway.tenants import Settings, Tenant, may_use
+
+
+@given(snapshots())
+def test_keys_are_in_private_files_alone(snapshot: Snapshot) -> None:
+    holding = {name for name, document in files(snapshot, GUARDED, "/d").items() if "key-of-" in to_yaml(document)}
+    assert holding <= PRIVATE
+
+
+@given(snapshots())
+def test_a_request_reaches_a_service_exactly_for_the_tenants_that_may_use_its_model(snapshot: Snapshot) -> None:
+    built = files(snapshot, GUARDED, "/d")
+    (table,) = resources(built, CLIENT_TABLE)
+    forwarding = [each for each in table["virtual_hosts"][0]["routes"] if "route" in each]
+    for made in snapshot.routes:
+        for name in [*(tenant.name for tenant in snapshot.tenants), "stranger", ""]:
+            tenant = next((each for each in snapshot.tenants if each.name == name), None)
+            reached = {each["route"]["cluster"] for each in forwarding if opens(each["match"], made.model, name)}
+            wanted = {f"service/{made.key}", f"stream/{made.key}"} if tenant and may_use(tenant, made.model) else set()
+            assert reached == wanted
+
+
+def opens(match: dict[str, Any], model: str, tenant: str) -> bool:
+    """Whether a route takes requests for the model from the tenant."""
+    (header,) = match["headers"]
+    wanted = match["dynamic_metadata"][0]["value"]["string_match"]["exact"]
+    return wanted == model and bool(re.fullmatch(header["string_match"]["safe_regex"]["regex"], tenant))
+
+
+@given(snapshots(), snapshots())
+def test_other_keys_leave_the_limits_alone_as_their_buckets_would_be_filled_again(
+    first: Snapshot, second: Snapshot
+) -> None:
+    rotated = tuple(each.model_copy(update={"keys": ("another-key-000001",)}) for each in first.tenants)
+    before, after = (files(each, GUARDED, "/d") for each in (first, replace(first, tenants=rotated)))
+    assert {name for name in before if before[name] != after[name]} <= {door.KEYS}
+
+
+@given(st.integers(1, 6_000_000), st.integers(1, 1000))
+def test_a_bucket_is_never_filled_faster_than_its_limit_nor_more_often_than_envoy_allows(
+    per_minute: int, burst: int
+) -> None:
+    (bucket,) = find(door.rate_limit("acme", per_minute, burst), "token_bucket")
+    interval = float(bucket["fill_interval"].removesuffix("s"))
+    assert interval >= door.SHORTEST_FILL
+    assert bucket["tokens_per_fill"] * 60 <= per_minute * interval * (1 + 1e-9)
+    assert bucket["tokens_per_fill"] * 60 >= per_minute * interval * 0.97
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [({}, (60, 5)), ({"requests_per_minute": 10}, (10, 10)), ({"requests_per_minute": 10, "burst": 3}, (10, 3)),
+     ({"burst": 7}, (60, 7))],
+)  # fmt: skip
+def test_a_tenants_own_limit_goes_before_the_default(own: dict[str, int], expected: tuple[int, int]) -> None:
+    options = replace(GUARDED, requests_per_minute=60, burst=5)
+    assert door.limits(Tenant(name="acme", settings=Settings(**own)), options) == expected
+
+
+def test_without_any_limit_nothing_is_counted() -> None:
+    built = files(Snapshot((route(),), tenants=(Tenant(name="acme"),)), GUARDED, "/d")
+    assert not list(find(built[door.TENANTS], "token_bucket"))
