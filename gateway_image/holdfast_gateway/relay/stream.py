@@ -130,6 +130,8 @@ class Stream:
                 raise self._stalled() from None
             self._region = attempt.region or answer.region
             if answer.is_stream:
+                if answer.stands_in:
+                    self._answer.obstacle = "another model answers"  # the service's own engines would go on as theirs
                 await self._read(answer)
                 return self._completed()
             if attempt.region is None:

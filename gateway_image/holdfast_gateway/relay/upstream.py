@@ -16,7 +16,7 @@ import aiohttp
 
 from holdfast.api.names import SERVICE_HEADER
 from holdfast_gateway.relay.failure import Reason, UpstreamFailure
-from holdfast_gateway.render.values import PEER_HEADER, REGION_HEADER, peer_cluster
+from holdfast_gateway.render.values import MODEL_HEADER, PEER_HEADER, REGION_HEADER, peer_cluster
 
 BUFFER_BYTES = 32 * 1024
 """Read ahead of a client that is slow; beyond twice of that, the engine's side is not read."""
@@ -36,6 +36,8 @@ class Answer:
         self._response = response
         self.status = response.status
         self.region = response.headers.get(REGION_HEADER)
+        self.stands_in = MODEL_HEADER in response.headers
+        """Whether another model answers than the one that was asked for."""
         self.headers = [
             (name.lower(), value) for name, value in response.headers.items() if name.lower() not in HOP_BY_HOP
         ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.api.route import RegionTarget, Route, TrafficMode
 from holdfast_gateway.options import Options, Role
+from holdfast_gateway.render import spare
 from holdfast_gateway.render.values import (
     Document,
     endpoint,
@@ -50,13 +52,27 @@ def service_endpoints(route: Route, snapshot: Snapshot, options: Options) -> Doc
     They do at an edge in mode ActiveActive; and between the first two regions of a regional gateway, or of an edge
     in mode ActivePassive, while the first gets only a part of its share.
     """
+    priorities, hops = prioritised(route, snapshot, options)
+    stands_in = any(other.key == route.key for other in spare.spares(snapshot.routes).values())
+    name = spare.host_name(route) if stands_in else None
+    localities = [locality(hop, priority, name) for hop, priority in zip(hops, priorities, strict=True)]
+    return assignment(service_cluster(route.key), localities)
+
+
+def prioritised(route: Route, snapshot: Snapshot, options: Options) -> tuple[list[int], list[Hop]]:
+    """The ways to all regions, each with its priority."""
     hops = hops_in_order(route, snapshot, options)
     if options.role is Role.EDGE and route.mode is TrafficMode.ACTIVE_ACTIVE:
-        priorities = [0] * len(hops)
-    else:
-        priorities, hops = in_turn(hops)
-    localities = [locality(hop, priority) for hop, priority in zip(hops, priorities, strict=True)]
-    return assignment(service_cluster(route.key), localities)
+        return [0] * len(hops), hops
+    return in_turn(hops)
+
+
+def walk(route: Route, other: Route, options: Options) -> tuple[int, int]:
+    """How retries walk all regions of a service and then those of another one: attempts before the next priority,
+    enough for as many regions as share one, and retries in all."""
+    first, then = ([*Counter(prioritised(each, Snapshot(), options)[0]).values()] for each in (route, other))
+    attempts = max([*first, 1])
+    return attempts, attempts * len(first) + max([*then, 1]) * len(then)
 
 
 def stream_endpoints(route: Route, snapshot: Snapshot, options: Options) -> Document:
@@ -109,11 +125,14 @@ def in_service(route: Route) -> Sequence[RegionTarget]:
     return weighted or [target.model_copy(update={"weight": 100, "percent": 100}) for target in route.regions]
 
 
-def locality(hop: Hop, priority: int) -> Document:
-    """One region's gateway; several addresses of one name share the region's weight."""
+def locality(hop: Hop, priority: int, name: str | None = None) -> Document:
+    """One region's gateway; several addresses of one name share the region's weight. `name` is what its hosts are
+    called in requests that ask a service which stands in."""
     share = max(1, hop.weight // max(1, len(hop.addresses)))
+    named = {} if name is None else {"hostname": name}
     hosts = [
-        {**endpoint(socket_address(address, hop.port)), "load_balancing_weight": share} for address in hop.addresses
+        {"endpoint": {"address": socket_address(address, hop.port), **named}, "load_balancing_weight": share}
+        for address in hop.addresses
     ]
     return {"locality": {"region": hop.region}, "priority": priority, "lb_endpoints": hosts}
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from holdfast.api.route import Route
 from holdfast_gateway.options import Auth, Options, Role
-from holdfast_gateway.render import clusters, door, endpoints, listeners, routes, tls
+from holdfast_gateway.render import clusters, door, endpoints, listeners, routes, spare, tls
 from holdfast_gateway.render.bootstrap import bootstrap
 from holdfast_gateway.render.streams import STREAMS, streams
 from holdfast_gateway.render.values import Document, local_cluster, peer_cluster, service_cluster, stream_cluster
@@ -53,6 +53,8 @@ def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
     if options.peer_tls:
         secrets = {name: discovery(held) for name, held in tls.secrets(options.peer_tls).items()}
         built = secrets | built
+    by_key = {route.key: route for route in known}
+    cluster_list += [spare.cluster(by_key[key], other) for key, other in spare.spares(known).items()]
     built[CLUSTERS] = discovery(cluster_list)
     built[CLIENT_TABLE] = discovery([routes.client_table(known, options, snapshot.tenants)])
     if options.auth is Auth.REQUIRED:
@@ -63,7 +65,7 @@ def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
         client["filter_chains"][0]["transport_socket"] = tls.client_port(directory)
     ports = [client]
     if options.relay_port:
-        built[OUTBOUND_TABLE] = discovery([routes.outbound_table(known)])
+        built[OUTBOUND_TABLE] = discovery([routes.outbound_table(known, options)])
         built[STREAMS] = streams(known, snapshot, options)
         ports.append(listeners.outbound(options, f"{directory}/{OUTBOUND_TABLE}"))
     if options.role is Role.REGIONAL:

@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.api.names import PROBE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import cors, door
+from holdfast_gateway.render import cors, door, spare
 from holdfast_gateway.render.errors import local_replies
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
 from holdfast_gateway.render.values import (
@@ -51,7 +51,7 @@ def client(options: Options, directory: str, routes: str) -> Document:
 
 def peer(options: Options, routes: str) -> Document:
     """For other regions' gateways and edges; `routes` is the path of its route table."""
-    manager = connection_manager(PEER_ROUTES, options, [gateway_ready()], routes)
+    manager = connection_manager(PEER_ROUTES, options, [gateway_ready(), spare.rewriting()], routes)
     return listener(PEER_ROUTES, options, options.peer_port, manager)
 
 

@@ -8,7 +8,7 @@ from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TIMEOUT_HEADER
 from holdfast.api.route import Route
 from holdfast.api.traffic import TRAFFIC_PATH
 from holdfast_gateway.options import Auth, Options
-from holdfast_gateway.render import cors, deadlines
+from holdfast_gateway.render import cors, deadlines, spare
 from holdfast_gateway.render.answers import (
     direct,
     forbidden,
@@ -21,6 +21,7 @@ from holdfast_gateway.render.answers import (
     views,
     with_headers,
 )
+from holdfast_gateway.render.endpoints import walk
 from holdfast_gateway.render.errors import error_body
 from holdfast_gateway.render.values import (
     AGENT_CLUSTER,
@@ -32,6 +33,7 @@ from holdfast_gateway.render.values import (
     local_cluster,
     seconds,
     service_cluster,
+    spare_cluster,
     stream_cluster,
     typed,
 )
@@ -56,6 +58,7 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
     where tenants must say who they are by what they may use."""
     guarded = options.auth is Auth.REQUIRED
     seen = views(routes, tenants if guarded else ())
+    others = spare.spares(routes)
     entries: list[tuple[Route, list[Document]]] = [(route, []) for route in routes]
     if guarded:
         users = [(route, allowed(tenants, route.model)) for route in routes]
@@ -63,11 +66,12 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
     found = table(
         CLIENT_ROUTES,
         [
+            *([spare.reserved()] if others else []),
             *cors.unread(options.cors_origins),
             *model_lists(seen),
             unreadable_timeout(),
-            *(stream_route(route, who) for route, who in entries if options.relay_port),
-            *(service_route(route, who) for route, who in entries),
+            *(stream_route(route, who, options) for route, who in entries if options.relay_port),
+            *(service_route(route, who, others.get(route.key), options) for route, who in entries),
             *(forbidden(route) for route in routes if guarded),
             *refusals(seen),
         ],
@@ -84,38 +88,48 @@ def peer_table(routes: Sequence[Route], snapshot: Snapshot, options: Options) ->
     # 503, not 404: the sender has a newer or older view, and shall try the next region.
     unknown = direct({"prefix": "/"}, 503, missing)
     engines = [each for route in routes if route.local for each in engine_routes(route, snapshot)]
+    stand_ins = [spare_route(key, other, snapshot) for key, other in spare.spares(routes).items() if other.local]
     counted = [users_requests(route) for route in routes if route.local]
-    return table(PEER_ROUTES, [*own, *engines, unknown], counted)
+    return table(PEER_ROUTES, [*own, *stand_ins, *engines, unknown], counted)
 
 
-def outbound_table(routes: Sequence[Route]) -> Document:
+def outbound_table(routes: Sequence[Route], options: Options) -> Document:
     """The relay's routes: to a service, or to one region of it."""
     missing = error_body("This gateway does not know the service.", "server_error", "service_unavailable")
     by_region = [peer_route(route) for route in routes]
-    by_service = [{**service_route(route, []), "match": of_service(route)} for route in routes]
+    others = spare.spares(routes)
+    by_service = [
+        {**service_route(route, [], others.get(route.key), options), "match": of_service(route.key)} for route in routes
+    ]
     return table(OUTBOUND_ROUTES, [*by_region, *by_service, direct({"prefix": "/"}, 503, missing)])
 
 
 def users_requests(route: Route) -> Document:
-    """Envoy counts these apart: requests for one service without those of observers."""
+    """Envoy counts these apart: requests for one service without those of observers, and those that another answers."""
     return {
         "name": route.key,
         "headers": [
             {"name": SERVICE_HEADER, "string_match": {"exact": route.key}},
             {"name": PROBE_HEADER, "present_match": True, "invert_match": True},
+            spare.not_asked(),
         ],
     }
 
 
-def service_route(route: Route, who: list[Document]) -> Document:
-    """To the regions, with retries that walk all of them before the first byte of an answer; for requests with the
-    headers `who`."""
-    action = forward(service_cluster(route.key), route, retries=max(2, len(route.regions)))
+def service_route(route: Route, who: list[Document], other: Route | None, options: Options) -> Document:
+    """To the regions, with retries that walk all of them before the first byte of an answer, and then those of the
+    service that stands in; for requests with the headers `who`."""
+    attempts = 1
+    if other is None:
+        action = forward(service_cluster(route.key), route, retries=max(2, len(route.regions)))
+    else:
+        attempts, retries = walk(route, other, options)
+        action = forward(spare_cluster(route.key), route, retries) | {"auto_host_rewrite": True}
     # After a failure the next priority is asked, whatever the state of the one that failed.
     action["retry_policy"]["retry_priority"] = {
         "name": "envoy.retry_priorities.previous_priorities",
         "typed_config": typed(
-            "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", update_frequency=1
+            "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", update_frequency=attempts
         ),
     }
     return {
@@ -126,10 +140,10 @@ def service_route(route: Route, who: list[Document]) -> Document:
     }
 
 
-def stream_route(route: Route, who: list[Document]) -> Document:
+def stream_route(route: Route, who: list[Document], options: Options) -> Document:
     """To the relay; to the regions, as `service_route`, while it is dead. What it answers with `x-envoy-ratelimited` is
     not asked for again: it has been to the regions."""
-    made = service_route(route, who)
+    made = service_route(route, who, None, options)
     made["route"]["cluster"] = stream_cluster(route.key)
     found = [*made["match"]["dynamic_metadata"], metadata("stream", {"bool_match": True})]
     made["match"] = with_headers({"safe_regex": {"regex": STREAM_PATHS}, "dynamic_metadata": found}, who)
@@ -141,7 +155,7 @@ def peer_route(route: Route) -> Document:
     action = forward("", route, retries=1)
     del action["cluster"]
     action["retry_policy"]["retry_on"] = "connect-failure,refused-stream,reset-before-request"
-    match = of_service(route)
+    match = of_service(route.key)
     match["headers"].append({"name": PEER_HEADER, "present_match": True})
     return {
         "match": match,
@@ -150,9 +164,17 @@ def peer_route(route: Route) -> Document:
     }
 
 
-def of_service(route: Route) -> Document:
+def of_service(key: str) -> Document:
     """Matches requests that name the service in a header."""
-    return {"prefix": "/", "headers": [{"name": SERVICE_HEADER, "string_match": {"exact": route.key}}]}
+    return {"prefix": "/", "headers": [{"name": SERVICE_HEADER, "string_match": {"exact": key}}]}
+
+
+def spare_route(key: str, other: Route, snapshot: Snapshot) -> Document:
+    """To this region's engines of a service that stands in for the one with this key."""
+    made = engine_route(other, snapshot)
+    match = of_service(key)
+    match["headers"].append(spare.asked(other))
+    return spare.in_place(made | {"match": match}, other)
 
 
 def engine_routes(route: Route, snapshot: Snapshot) -> list[Document]:
@@ -168,7 +190,7 @@ def engine_route(route: Route, snapshot: Snapshot) -> Document:
     engines = len(snapshot.engines.get(route.key, ()))
     retries = MAX_LOCAL_RETRIES if engines > 1 else 0
     return {
-        "match": of_service(route),
+        "match": of_service(route.key),
         "route": forward(local_cluster(route.key), route, retries),
         "request_headers_to_remove": [SERVICE_HEADER, "x-envoy-external-address"],
         "response_headers_to_add": [header(REGION_HEADER, route.region)],

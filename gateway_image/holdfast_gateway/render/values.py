@@ -13,6 +13,9 @@ REGION_HEADER = "x-holdfast-region"
 PEER_HEADER = "x-holdfast-peer"
 """On a request of the relay: the cluster of the region that it asks by name."""
 
+MODEL_HEADER = "x-holdfast-model"
+"""On an answer: the model that gave it, where that is not the one that was asked for."""
+
 MODEL_METADATA = "holdfast"
 """Namespace of the dynamic metadata that holds what was read from a request's body."""
 
@@ -30,6 +33,11 @@ def local_cluster(key: str) -> str:
 def service_cluster(key: str) -> str:
     """Name of the cluster of all regions' gateways."""
     return f"service/{key}"
+
+
+def spare_cluster(key: str) -> str:
+    """Name of the cluster of all regions' gateways, and then those of the service that stands in."""
+    return f"spare/{key}"
 
 
 def stream_cluster(key: str) -> str:

@@ -144,6 +144,13 @@ class ServiceRegion(Schema):
     region from outside; its engines go on running."""
 
 
+class Fallback(Schema):
+    """Who answers when no region can."""
+
+    service: DnsLabel
+    """Another `LLMService` of the same namespace; its model answers, and the header `x-holdfast-model` says so."""
+
+
 class Traffic(Schema):
     """How requests reach engines."""
 
@@ -153,6 +160,8 @@ class Traffic(Schema):
     """The longest time one answer may take; also how long an engine that is told to stop may finish what it runs."""
     max_resumes: Annotated[int, Field(ge=0, le=100)] = 3
     """How often one stream may be continued by another engine when the one that generates it is lost; 0: never."""
+    fallback: Fallback | None = None
+    """Another service for requests that none of this one's regions can serve; left out: they fail."""
 
 
 class Failback(Schema):

@@ -69,6 +69,8 @@ class Route(Schema):
     mode: TrafficMode = TrafficMode.ACTIVE_ACTIVE
     max_stream: Duration = Field(default=timedelta(seconds=900))
     """The longest time one answer may take; the gateway cuts it after that."""
+    fallback: str | None = None
+    """Another service of the namespace, for requests that none of this one's regions can serve."""
     max_resumes: int = 3
     """How often one stream may be continued by another engine."""
     progress_timeout: Duration = Field(default=timedelta(seconds=4))

@@ -35,7 +35,13 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     request = json.loads(await read(receive) or b"{}")
     await generate(float(request.get("seconds", 0)), hang=bool(request.get("hang")))
     headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-    seen = {"engine": NAME, "path": scope["path"], "headers": headers, "size": len(request.get("prompt", ""))}
+    seen = {
+        "engine": NAME,
+        "model": request.get("model"),
+        "path": scope["path"],
+        "headers": headers,
+        "size": len(request.get("prompt", "")),
+    }
     await answer(send, int(request.get("status", 200)), seen)
 
 

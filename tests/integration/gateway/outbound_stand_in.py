@@ -59,11 +59,13 @@ def chunk(text: str, ids: Sequence[int], reason: str | None = None, prompt: Sequ
 DONE = b"data: [DONE]\n\n"
 
 
-def stream(*parts: bytes | float, region: str = FIRST, end: str = "close") -> Script:
-    """A stream: bytes are sent, numbers are seconds of silence. `end`: `close`; `reset` the connection; `hang`."""
+def stream(*parts: bytes | float, region: str = FIRST, end: str = "close", **headers: str) -> Script:
+    """A stream: bytes are sent, numbers are seconds of silence. `end`: `close`; `reset` the connection; `hang`. In the
+    names of headers `_` stands for `-`."""
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream", REGION_HEADER: region})
+        response = web.StreamResponse(headers={"content-type": "text/event-stream", REGION_HEADER: region, **more})
         await response.prepare(request)
         for part in parts:
             if isinstance(part, bytes):

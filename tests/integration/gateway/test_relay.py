@@ -135,6 +135,14 @@ async def test_whatever_befalls_an_engine_another_one_goes_on(bench: Bench, loss
     assert bench.metric('holdfast_relay_streams_total{outcome="continued"}') == 1
 
 
+async def test_what_another_model_began_the_services_own_engines_do_not_go_on_with(bench: Bench) -> None:
+    await bench.start(us=stream(BEGIN, end="reset", x_holdfast_model="tiny"), eu=REST)
+    response = await bench.ask()
+    assert (response.headers["x-holdfast-model"], response.headers["x-holdfast-resumable"]) == ("tiny", "false")
+    assert json.loads(told(response)[2])["error"]["code"] == "stream_not_resumable"
+    assert len(bench.outbound.asked) == 1
+
+
 async def test_an_engine_that_adds_no_token_for_too_long_is_given_up(bench: Bench) -> None:
     bench.describe(progress=0.5)
     await bench.start(us=stream(BEGIN, 0.1, b": alive\n\n", end="hang"), eu=REST)

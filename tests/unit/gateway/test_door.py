@@ -15,6 +15,8 @@ from tests.unit.gateway.test_render import GUARDED, find, resources, snapshots
 from holdfast_gateway.files import to_yaml
 from holdfast_gateway.render import door
 from holdfast_gateway.render.files import CLIENT_TABLE, PRIVATE, files
+from holdfast_gateway.render.spare import spares
+from holdfast_gateway.render.values import service_cluster, spare_cluster, stream_cluster
 from holdfast_gateway.state import Snapshot
 from holdfast_gateway.tenants import Settings, Tenant, may_use
 
@@ -34,7 +36,9 @@ def test_a_request_reaches_a_service_exactly_for_the_tenants_that_may_use_its_mo
         for name in [*(tenant.name for tenant in snapshot.tenants), "stranger", ""]:
             tenant = next((each for each in snapshot.tenants if each.name == name), None)
             reached = {each["route"]["cluster"] for each in forwarding if opens(each["match"], made.model, name)}
-            wanted = {f"service/{made.key}", f"stream/{made.key}"} if tenant and may_use(tenant, made.model) else set()
+            way = spare_cluster if made.key in spares(snapshot.routes) else service_cluster
+            ways = {way(made.key), stream_cluster(made.key)}
+            wanted = ways if tenant and may_use(tenant, made.model) else set()
             assert reached == wanted
 
 

@@ -66,6 +66,7 @@ CASES = {
         replace(EDGE, auth=Auth.REQUIRED),
     ),
     "no-tenants-yet": case(replace(EDGE, auth=Auth.REQUIRED), route(regions=(US,))),
+    "fallback": case(RELAYED, route("chat", fallback="small", regions=(US, EU)), route("small", regions=(US, EU))),
     "front": case(
         replace(EDGE, client_tls="/etc/holdfast/client-tls", cors_origins=("https://chat.example.com",)),
         route(regions=(US,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,9 @@ from tests.unit.gateway.builders import AP, EU, US, route
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway.options import Auth, Options, Role
-from holdfast_gateway.render.endpoints import service_endpoints
+from holdfast_gateway.render.endpoints import service_endpoints, walk
 from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, LISTENERS, OUTBOUND_TABLE, PEER_TABLE, Files, files
+from holdfast_gateway.render.spare import spares
 from holdfast_gateway.render.values import peer_cluster, seconds
 from holdfast_gateway.state import Snapshot, one_service_per_model
 from holdfast_gateway.tenants import PriorityClass, Settings, Tenant
@@ -40,6 +42,7 @@ def routes(draw: st.DrawFn) -> Route:
         local=draw(st.booleans()),
         engine_protocol=draw(st.sampled_from(EngineProtocol)),
         mode=draw(st.sampled_from(TrafficMode)),
+        fallback=draw(st.sampled_from([None, "chat", "code", "nobody"])),
         regions=tuple(RegionTarget(name=name, address=ADDRESSES[name], weight=draw(weights)) for name in names),
     )
 
@@ -154,6 +157,8 @@ def test_no_route_has_a_time_out_per_try_and_every_cluster_has_raised_breakers(
     built = files(snapshot, options, "/d")
     assert not list(find(built, "per_try_timeout"))
     for cluster in resources(built, CLUSTERS):
+        if cluster["name"].startswith("spare/"):
+            continue  # of other clusters, whose breakers count
         thresholds = cluster["circuit_breakers"]["thresholds"]
         assert {limit["priority"] for limit in thresholds} == {"DEFAULT", "HIGH"}
         assert all(limit["max_retries"] > 1000 for limit in thresholds)
@@ -311,3 +316,19 @@ def test_only_the_relay_is_spoken_to_in_plain_where_gateways_speak_tls() -> None
             assert (peers["match"], peers["transport_socket"]["name"]) == ({}, "envoy.transport_sockets.tls")
         elif not cluster["name"].startswith("local/"):
             assert cluster["transport_socket"]["name"] == "envoy.transport_sockets.tls"
+
+
+@given(snapshots(), st.sampled_from(ALL))
+def test_retries_reach_a_stand_in_only_after_every_region_of_the_service(snapshot: Snapshot, options: Options) -> None:
+    others = spares(snapshot.routes)
+    for made in snapshot.routes:
+        if (other := others.get(made.key)) is None:
+            continue
+        attempts, retries = walk(made, other, options)
+        shared = Counter(priorities_of(made, options))
+        assert attempts >= max(shared.values(), default=1)
+        assert retries + 1 > attempts * len(shared) + len(priorities_of(other, options)) / attempts
+
+
+def priorities_of(made: Route, options: Options) -> list[int]:
+    return [priority for _, priority, _ in priorities(made, options)]

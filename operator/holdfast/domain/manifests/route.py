@@ -29,6 +29,7 @@ def route(seen: Observation, work: Work) -> dict[str, Any]:
         regions=work.targets,
         mode=service.spec.traffic.mode,
         max_stream=service.spec.traffic.max_stream,
+        fallback=service.spec.traffic.fallback and service.spec.traffic.fallback.service,
         max_resumes=service.spec.traffic.max_resumes,
         progress_timeout=service.spec.failover.progress_timeout,
     )
