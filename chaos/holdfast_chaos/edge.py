@@ -20,6 +20,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from holdfast_testbed.bare import precedence
+
 from .client import REGION_HEADER
 from .errors import EdgeError, tail
 
@@ -53,6 +55,7 @@ class Edge:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        precedence.of_daemon(self._process.pid)  # it stands for a machine of its own
         return self
 
     def __exit__(

@@ -32,6 +32,8 @@ from holdfast_gateway.render.values import (
 
 CLUSTER = "config.cluster.v3.Cluster"
 UNLIMITED = 1_000_000
+RELAY_SILENCE = 3.0
+"""Seconds after which a relay that does not answer a ping is given up."""
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 256 * 1024 * 1024
 """Bytes of a stream that a client may leave unread, and of all streams on one connection."""
 HEALTH_HOST = "holdfast-gateway"
@@ -54,12 +56,19 @@ def stream(route: Route, options: Options, endpoints: str) -> Document:
 
     What a client has not read yet counts against the window of its stream and of the connection that it shares: a small
     one for streams and a large one for connections, so that clients that do not read hold up nobody else.
+
+    Pings are given more time than elsewhere: the relay stands beside Envoy, where a death is told at once, and a busy
+    machine is no reason to cut all of its streams.
     """
     cluster = upstream(stream_cluster(route.key), options, endpoints, EngineProtocol.H2C)
     (protocol,) = cluster["typed_extension_protocol_options"].values()
     protocol["explicit_http_config"]["http2_protocol_options"] |= {
         "initial_stream_window_size": STREAM_WINDOW,
         "initial_connection_window_size": CONNECTION_WINDOW,
+        "connection_keepalive": {
+            "interval": seconds(options.keepalive_interval),
+            "timeout": seconds(max(options.keepalive_timeout, RELAY_SILENCE)),
+        },
     }
     return cluster | {"health_checks": [health_check(options, ready_path(route.key), EngineProtocol.H2C)]}
 
