@@ -262,7 +262,7 @@ def _triton(
 def _check_options(context: click.Context, model: WantedModel | None, engine: str, others: tuple[str, ...]) -> None:
     """Raise UsageError for options that are of no use with an engine whose server is a child process."""
     for name in others:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"--{name.replace('_', '-')} is the CPU engine's; {engine}'s arguments follow --.")
     if model is None and context.params["sha256"]:
         raise click.UsageError("--sha256 is compared with the model that --model names before --.")
