@@ -45,6 +45,8 @@ def gateway_options(command: Command) -> Command:
         click.option("--health-timeout", default=DEFAULT.health_timeout, show_default=True),
         click.option("--unhealthy-after", default=DEFAULT.unhealthy_after, show_default=True),
         click.option("--max-body", default=DEFAULT.max_body, show_default=True, help="Bytes."),
+        click.option("--max-connections", default=DEFAULT.max_connections, show_default=True,
+                     type=click.IntRange(min=1), help="Of clients at once."),
         click.option("--peer-tls", default=DEFAULT.peer_tls, help="Folder: tls.crt, tls.key, ca.crt; default: no TLS."),
         click.option("--client-tls", default=DEFAULT.client_tls, help="Folder: tls.crt, tls.key; default: no TLS."),
         click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",

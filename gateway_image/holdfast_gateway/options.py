@@ -56,6 +56,8 @@ class Options:
     """Failed checks in a row after which a host gets no more traffic."""
     max_body: int = 4 * 1024 * 1024
     """The largest request body; a larger one is answered 413."""
+    max_connections: int = 50_000
+    """Connections of clients at once; more are closed as they come. Peers and probes are not counted."""
     peer_tls: str = ""
     """Folder with `tls.crt`, `tls.key` and `ca.crt` for mutual TLS between gateways; empty for none."""
     client_tls: str = ""

@@ -30,6 +30,11 @@ def local_cluster(key: str) -> str:
     return f"local/{key}"
 
 
+def kserve_cluster(key: str) -> str:
+    """Name of the cluster of this region's engines by gRPC."""
+    return f"kserve/{key}"
+
+
 def service_cluster(key: str) -> str:
     """Name of the cluster of all regions' gateways."""
     return f"service/{key}"
