@@ -26,6 +26,11 @@ KUBECONFIGS = click.option(
 )  # fmt: skip
 
 
+def absolute(_context: click.Context, _option: click.Parameter, folder: str) -> str:
+    """A folder's absolute path, as Envoy needs it; empty stays empty."""
+    return str(Path(folder).absolute()) if folder else ""
+
+
 def gateway_options(command: Command) -> Command:
     """The options that shape Envoy's files; `init` and `agent` of one gateway must be given the same."""
     flags = [
@@ -59,6 +64,8 @@ def gateway_options(command: Command) -> Command:
                      help="Of a tenant without a limit of its own; default: no limit."),
         click.option("--burst", default=DEFAULT.burst, type=click.IntRange(min=0),
                      help="Of such a tenant at once; default: as many as in a minute."),
+        click.option("--ledger", default=DEFAULT.ledger, metavar="DIR", callback=absolute,
+                     help="Where a record of each request is spooled; default: nowhere."),
         click.option("--access-log/--no-access-log", default=DEFAULT.access_log, show_default=True),
     ]  # fmt: skip
     for flag in reversed(flags):

@@ -71,6 +71,8 @@ class Options:
     """Of each tenant that has no limit of its own; 0 for no limit."""
     burst: int = 0
     """Requests of such a tenant that may come at once; 0 for as many as in a minute."""
+    ledger: str = ""
+    """Folder where one record of each request of a client is spooled; empty for none."""
     access_log: bool = False
     """Whether every request is logged to stdout as one JSON line."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.api.names import PROBE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import cors, door, kserve, spare
+from holdfast_gateway.render import cors, door, kserve, spare, usage
 from holdfast_gateway.render.errors import local_replies
 from holdfast_gateway.render.matching import skip_if
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
@@ -42,16 +42,16 @@ def client(options: Options, directory: str, routes: str) -> Document:
     filters = [
         gateway_ready(),
         *cors.filters(options.cors_origins),
+        *usage.number(options),
         *door.filters(options, directory),
         read_body(),
         *kserve.filters(),
+        *usage.read_usage(options),
     ]
-    return listener(
-        CLIENT_ROUTES,
-        options,
-        options.client_port,
-        connection_manager(CLIENT_ROUTES, options, filters, routes),
-    )
+    manager = connection_manager(CLIENT_ROUTES, options, filters, routes)
+    if options.ledger:
+        manager["access_log"] = [*manager.get("access_log", []), *usage.spool(options)]
+    return listener(CLIENT_ROUTES, options, options.client_port, manager)
 
 
 def peer(options: Options, routes: str) -> Document:

@@ -28,6 +28,7 @@ from holdfast_gateway.render.values import (
     AGENT_CLUSTER,
     PEER_HEADER,
     READY_CLUSTER,
+    RECORD_HEADER,
     REGION_HEADER,
     Document,
     header,
@@ -205,7 +206,7 @@ def engine_route(route: Route, snapshot: Snapshot) -> Document:
     return {
         "match": of_service(route.key),
         "route": forward(local_cluster(route.key), route, retries),
-        "request_headers_to_remove": [SERVICE_HEADER, "x-envoy-external-address"],
+        "request_headers_to_remove": [SERVICE_HEADER, RECORD_HEADER, "x-envoy-external-address"],
         "response_headers_to_add": [header(REGION_HEADER, route.region)],
     }
 

@@ -141,6 +141,8 @@ class Bed:
     """From name, address, port and a folder for its log; None: the gateway tests' own stand-in."""
     relay_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a relay for streams."""
+    ledger: bool = False
+    """Whether every gateway spools records, in the folder `ledger` beside its files."""
     route_fields: dict[str, Any] = field(default_factory=dict)
     tenants: tuple[Tenant, ...] = ()
     issuers: tuple[Issuer, ...] = ()
@@ -204,6 +206,8 @@ class Bed:
         if self.relay_flags is not None:
             options = replace(options, relay_port=RELAY_PORT)
         directory = self.folder / name
+        if self.ledger:
+            options = replace(options, ledger=str(directory / "ledger"))
         files.initialise(directory, options)
         made = Gateway(directory, options, gateway(directory, options.admin_port, "--settle", "0.5"))
         made.apply(snapshot)

@@ -60,6 +60,7 @@ CASES = {
     "streams-mutual-tls": case(replace(RELAYED, peer_tls="/etc/holdfast/peer-tls"), route(regions=(US, EU))),
     "streams-at-an-edge": case(replace(EDGE, relay_port=9904), route(regions=(US, EU))),
     "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
+    "ledger": case(replace(RELAYED, access_log=True, ledger=f"{DIRECTORY}/ledger"), route(regions=(US, EU))),
     "tenants": (replace(case(RELAYED, route("chat"), route("code"))[0], tenants=TENANTS), GUARDED),
     "tenants-with-tokens": (
         replace(case(EDGE, route(regions=(US,)))[0], tenants=TENANTS, issuers=ISSUERS),
