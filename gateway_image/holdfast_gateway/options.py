@@ -69,6 +69,10 @@ class Options:
     """Of each tenant that has no limit of its own; 0 for no limit."""
     burst: int = 0
     """Requests of such a tenant that may come at once; 0 for as many as in a minute."""
+    limits: str = ""
+    """HOST:PORT of the rate limit service that counts for all gateways; empty: each gateway counts for itself."""
+    limits_timeout: float = 0.05
+    """How long a request may wait for it; then it passes."""
     access_log: bool = False
     """Whether every request is logged to stdout as one JSON line."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.api.names import PROBE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import cors, door, spare
+from holdfast_gateway.render import cors, door, limits, spare
 from holdfast_gateway.render.errors import local_replies
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
 from holdfast_gateway.render.values import (
@@ -40,6 +40,7 @@ def client(options: Options, directory: str, routes: str) -> Document:
         *cors.filters(options.cors_origins),
         *door.filters(options, directory),
         read_body(),
+        *limits.filters(options),
     ]
     return listener(
         CLIENT_ROUTES,
@@ -137,7 +138,7 @@ def connection_manager(name: str, options: Options, filters: list[Document], rou
         preserve_external_request_id=True,
         stream_idle_timeout="0s",
         http2_protocol_options={"max_concurrent_streams": MAX_STREAMS},
-        local_reply_config=local_replies(),
+        local_reply_config=local_replies(limits.replies(options)),
         rds={"route_config_name": name, "config_source": file_source(routes)},
         http_filters=[*filters, router()],
     )
