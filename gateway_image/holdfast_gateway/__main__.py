@@ -1,4 +1,4 @@
-"""The command line: `init`, `envoy`, `agent`, `relay`, `run` (all of them), and `render` to see what they write."""
+"""The command line: `init`, `envoy`, `agent`, `relay`, `limits`, `run` (all of these), `render` to see the files."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from holdfast.api.route import Route
 from holdfast_gateway import envoy as envoy_process
 from holdfast_gateway import status
 from holdfast_gateway.agent import Agent
+from holdfast_gateway.companions import Companion, supervise
 from holdfast_gateway.files import initialise, to_yaml
 from holdfast_gateway.flags import (
     DEFAULT,
@@ -29,8 +30,10 @@ from holdfast_gateway.flags import (
     read_options,
     relay_options,
 )
+from holdfast_gateway.limiter import process as limiter_process
+from holdfast_gateway.limiter.process import limiter_options
 from holdfast_gateway.names import look_up
-from holdfast_gateway.options import Options
+from holdfast_gateway.options import Auth, Options
 from holdfast_gateway.relay import process as relay_process
 from holdfast_gateway.render.files import files, start_files
 from holdfast_gateway.sources import api_client, names_for, source
@@ -86,17 +89,31 @@ def run_relay(directory: Path, **flags: Any) -> None:
     relay_process.serve(config)
 
 
+@main.command("limits")
+@DIRECTORY
+@gateway_options
+@limiter_options
+def run_limiter(directory: Path, **flags: Any) -> None:  # noqa: ARG001 - given what all commands of a gateway are given
+    """Count tenants' requests for all gateways, in Redis; Envoy asks with each request, and goes on without it."""
+    limiter_process.serve(flags, read_options(flags | {"auth": Auth.REQUIRED.value}))
+
+
 @main.command()
 @DIRECTORY
 @KUBECONFIGS
 @gateway_options
 @envoy_options
 @relay_options
+@limiter_options
 @drain_option
 def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
-    """Init, agent, Envoy and relay together, for a gateway that runs outside Kubernetes."""
+    """Init, agent, Envoy, relay and limiter together, for a gateway that runs outside Kubernetes."""
     options = read_options(flags)
-    relay = relay_process.command(directory, flags) if options.relay_port else None
+    companions = []
+    if options.relay_port:
+        companions.append(Companion("relay", relay_process.command(directory, flags)))
+    if options.limits and flags["limits_store"]:
+        companions.append(Companion("limiter", *limiter_process.command(directory, flags, options)))
     names = ("concurrency", "log_level", "settle", "drain")
     process_flags = {name: flags[name] for name in names}
     sources = source_names(options, kubeconfigs)
@@ -107,8 +124,8 @@ def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(work(directory, options, sources, stop))
             tasks.create_task(envoy_process.supervise(process, stop))
-            if relay is not None:
-                tasks.create_task(relay_process.supervise(relay, stop))
+            for companion in companions:
+                tasks.create_task(supervise(companion, stop))
 
     asyncio.run(until_signal(together))
 

@@ -73,6 +73,10 @@ class Options:
     """Requests of such a tenant that may come at once; 0 for as many as in a minute."""
     ledger: str = ""
     """Folder where one record of each request of a client is spooled; empty for none."""
+    limits: str = ""
+    """HOST:PORT of the rate limit service that counts for all gateways; empty: each gateway counts for itself."""
+    limits_timeout: float = 0.05
+    """How long a request may wait for it; then it passes."""
     access_log: bool = False
     """Whether every request is logged to stdout as one JSON line."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import clusters, listeners
+from holdfast_gateway.render import clusters, limits, listeners
 from holdfast_gateway.render.values import Document, file_source, socket_address, typed
 
 LARGEST_PATTERN = 1_000_000
@@ -26,6 +26,7 @@ def connections(options: Options) -> Document:
 def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Document:
     """Admin interface, metrics port and where to find the rest."""
     agent = [clusters.agent(options)] if options.status_port else []
+    limiter = [limits.cluster(options)] if options.limits else []
     return {
         "node": {"id": f"holdfast-{options.role}", "cluster": f"holdfast-{options.role}"},
         "admin": {"address": socket_address("127.0.0.1", options.admin_port)},
@@ -43,6 +44,6 @@ def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Docu
         },
         "static_resources": {
             "listeners": [listeners.metrics(options)],
-            "clusters": [clusters.admin(options), clusters.ready(), *agent],
+            "clusters": [clusters.admin(options), clusters.ready(), *agent, *limiter],
         },
     }

@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.api.names import PROBE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import cors, door, kserve, spare, usage
+from holdfast_gateway.render import cors, door, kserve, limits, spare, usage
 from holdfast_gateway.render.errors import local_replies
 from holdfast_gateway.render.matching import skip_if
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
@@ -47,6 +47,7 @@ def client(options: Options, directory: str, routes: str) -> Document:
         read_body(),
         *kserve.filters(),
         *usage.read_usage(options),
+        *limits.filters(options),
     ]
     manager = connection_manager(CLIENT_ROUTES, options, filters, routes)
     if options.ledger:
@@ -146,7 +147,7 @@ def connection_manager(name: str, options: Options, filters: list[Document], rou
         # Else a client that sends a header now and then holds what it has sent for an hour.
         request_headers_timeout=seconds(HEADERS_SECONDS),
         http2_protocol_options={"max_concurrent_streams": MAX_STREAMS},
-        local_reply_config=local_replies(),
+        local_reply_config=local_replies(limits.replies(options)),
         rds={"route_config_name": name, "config_source": file_source(routes)},
         http_filters=[*filters, router()],
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RELAY_PORT = 9904
+LIMITER_PORT = 9907
 PACE = "0.04"
 """Seconds for each token."""
 
@@ -108,6 +109,13 @@ def relay(directory: Path, listen: str, *flags: str) -> Server:
     command = [sys.executable, "-m", "holdfast_gateway", "relay", "--dir", str(directory), "--listen", listen]
     command += ["--relay-port", str(RELAY_PORT), *flags]
     return Server(command, directory / "relay.log")
+
+
+def limiter(directory: Path, listen: str, *flags: str) -> Server:
+    """The product's own command that counts for all gateways."""
+    command = [sys.executable, "-m", "holdfast_gateway", "limits", "--dir", str(directory)]
+    command += ["--limits", f"{listen}:{LIMITER_PORT}", "--listen", listen, *flags]
+    return Server(command, directory / "limits.log")
 
 
 def gateway(directory: Path, admin_port: int, *flags: str) -> Server:

@@ -107,7 +107,8 @@ def test_a_bucket_is_never_filled_faster_than_its_limit_nor_more_often_than_envo
 )  # fmt: skip
 def test_a_tenants_own_limit_goes_before_the_default(own: dict[str, int], expected: tuple[int, int]) -> None:
     options = replace(GUARDED, requests_per_minute=60, burst=5)
-    assert door.limits(Tenant(name="acme", settings=Settings(**own)), options) == expected
+    allowance = door.allowance(Tenant(name="acme", settings=Settings(**own)), options)
+    assert (allowance.requests_per_minute, allowance.burst) == expected
 
 
 def test_without_any_limit_nothing_is_counted() -> None:
