@@ -71,6 +71,12 @@ class Options:
     """Requests of such a tenant that may come at once; 0 for as many as in a minute."""
     access_log: bool = False
     """Whether every request is logged to stdout as one JSON line."""
+    otlp_endpoint: str = ""
+    """Where spans are sent, `http://HOST:PORT`; empty for nowhere, and then clients' `traceparent` passes untouched."""
+    trace_sampling: float = 1.0
+    """Percent of the requests without a `traceparent` that are traced."""
+    resource_attributes: str = ""
+    """What all spans of this gateway say, `key=value,key=value`."""
 
     @property
     def own_address(self) -> str:

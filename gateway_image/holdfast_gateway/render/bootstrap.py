@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import clusters, listeners
+from holdfast_gateway.render import clusters, listeners, tracing
 from holdfast_gateway.render.values import Document, file_source, socket_address, typed
 
 LARGEST_PATTERN = 1_000_000
@@ -17,6 +17,7 @@ RUNTIME = {
 def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Document:
     """Admin interface, metrics port and where to find the rest."""
     agent = [clusters.agent(options)] if options.status_port else []
+    runtime = RUNTIME | (tracing.RUNTIME if options.otlp_endpoint else {})
     return {
         "node": {"id": f"holdfast-{options.role}", "cluster": f"holdfast-{options.role}"},
         "admin": {"address": socket_address("127.0.0.1", options.admin_port)},
@@ -26,13 +27,13 @@ def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Docu
                 "typed_config": typed("extensions.bootstrap.internal_listener.v3.InternalListener"),
             }
         ],
-        "layered_runtime": {"layers": [{"name": "holdfast", "static_layer": RUNTIME}]},
+        "layered_runtime": {"layers": [{"name": "holdfast", "static_layer": runtime}]},
         "dynamic_resources": {
             "cds_config": file_source(clusters_file),
             "lds_config": file_source(listeners_file),
         },
         "static_resources": {
             "listeners": [listeners.metrics(options)],
-            "clusters": [clusters.admin(options), clusters.ready(), *agent],
+            "clusters": [clusters.admin(options), clusters.ready(), *agent, *tracing.collector(options)],
         },
     }
