@@ -79,6 +79,12 @@ class Options:
     """How long a request may wait for it; then it passes."""
     access_log: bool = False
     """Whether every request is logged to stdout as one JSON line."""
+    otlp_endpoint: str = ""
+    """Where spans are sent, `http://HOST:PORT`; empty for nowhere, and then clients' `traceparent` passes untouched."""
+    trace_sampling: float = 1.0
+    """Percent of the requests without a `traceparent` that are traced."""
+    resource_attributes: str = ""
+    """What all spans of this gateway say, `key=value,key=value`."""
 
     @property
     def own_address(self) -> str:
