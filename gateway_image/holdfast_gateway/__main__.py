@@ -1,4 +1,4 @@
-"""The command line: `init`, `envoy`, `agent`, `relay`, `run` (all of them), and `render` to see what they write."""
+"""The command line: `init`, `envoy`, `agent`, `relay`, `ledger`, `run` (all of them), `render`: what they write."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from holdfast_gateway.flags import (
     read_options,
     relay_options,
 )
+from holdfast_gateway.ledger import process as ledger_process
+from holdfast_gateway.ledger.process import ledger_options
 from holdfast_gateway.names import look_up
 from holdfast_gateway.options import Options
 from holdfast_gateway.relay import process as relay_process
@@ -86,17 +88,33 @@ def run_relay(directory: Path, **flags: Any) -> None:
     relay_process.serve(config)
 
 
+@main.command("ledger")
+@gateway_options
+@ledger_options
+@drain_option
+def run_ledger(**flags: Any) -> None:
+    """Ship a record of each request to where it is kept. On SIGTERM go on for as long as Envoy drains."""
+    config = ledger_process.config(flags, read_options(flags))
+    from holdfast_gateway.ledger.server import serve
+
+    serve(config)
+
+
 @main.command()
 @DIRECTORY
 @KUBECONFIGS
 @gateway_options
 @envoy_options
 @relay_options
+@ledger_options
 @drain_option
 def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
-    """Init, agent, Envoy and relay together, for a gateway that runs outside Kubernetes."""
+    """Init, agent, Envoy, relay and ledger together, for a gateway that runs outside Kubernetes."""
     options = read_options(flags)
-    relay = relay_process.command(directory, flags) if options.relay_port else None
+    beside = [relay_process.command(directory, flags)] if options.relay_port else []
+    if options.ledger:
+        ledger_process.check(flags, options)
+        beside.append(ledger_process.command(flags))
     names = ("concurrency", "log_level", "settle", "drain")
     process_flags = {name: flags[name] for name in names}
     sources = source_names(options, kubeconfigs)
@@ -107,8 +125,8 @@ def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(work(directory, options, sources, stop))
             tasks.create_task(envoy_process.supervise(process, stop))
-            if relay is not None:
-                tasks.create_task(relay_process.supervise(relay, stop))
+            for started in beside:
+                tasks.create_task(relay_process.supervise(started, stop))
 
     asyncio.run(until_signal(together))
 

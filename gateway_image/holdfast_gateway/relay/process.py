@@ -16,7 +16,7 @@ from holdfast_gateway.options import Options
 from holdfast_gateway.relay.search import Patience
 
 log = logging.getLogger(__name__)
-SHARED = ("role", "listen", "relay_port", "outbound_port", "max_body")
+SHARED = ("role", "listen", "relay_port", "outbound_port", "max_body", "ledger")
 OWN = ("relay_status_port", "keep_alive", "resume_timeout", "resume_search", "drain")
 
 
@@ -43,6 +43,7 @@ def config(directory: Path, flags: Mapping[str, Any], options: Options) -> Any:
         patience=Patience(flags["resume_timeout"], flags["resume_search"], flags["keep_alive"]),
         max_body=options.max_body,
         drain=flags["drain"],
+        spool=Path(options.ledger) if options.ledger else None,
     )
 
 
@@ -53,7 +54,7 @@ def command(directory: Path, flags: Mapping[str, Any]) -> list[str]:
 
 
 async def supervise(started: list[str], stop: asyncio.Event) -> None:
-    """Keeps a relay running; once `stop` is set, lets it finish."""
+    """Keeps a relay, or what else stands beside Envoy, running; once `stop` is set, lets it finish."""
     stopping = asyncio.create_task(stop.wait())
     pause = RESTART_FIRST
     while True:
@@ -70,5 +71,5 @@ async def supervise(started: list[str], stop: asyncio.Event) -> None:
             await death
             return
         pause = min(RESTART_MOST, pause * 2)
-        log.error("the relay ended with %s, starting it again in %.1f s", child.returncode, pause)
+        log.error("the %s ended with %s, starting it again in %.1f s", started[3], child.returncode, pause)
         await asyncio.wait({stopping}, timeout=pause)
