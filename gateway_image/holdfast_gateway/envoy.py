@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 
+from holdfast.telemetry.logs import LogFormat
 from holdfast_gateway.render.files import BOOTSTRAP
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ RESTART_FIRST, RESTART_MOST = 0.1, 5.0
 LONG_LIFE = 60.0
 STOP_TIMEOUT = 5.0
 POLL = 0.2
+JSON_LINE = '{"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","logger":"envoy.%n","message":"%j"}'
+"""Envoy's own lines in the form of ours (spdlog's pattern)."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Process:
     admin_port: int = 9901
     concurrency: int = 2
     log_level: str = "warning"
+    log_format: str = "text"
     settle: float = 3.0
     """While draining: time that peers and load balancers get to notice, before the ports close."""
     drain: float = 900.0
@@ -67,6 +71,7 @@ def command(process: Process) -> list[str]:
         *("--component-log-level", "misc:error"),
         *("--drain-strategy", "immediate", "--drain-time-s", "60"),
         "--disable-hot-restart",
+        *(("--log-format", JSON_LINE) if process.log_format == LogFormat.JSON else ()),
     ]
 
 

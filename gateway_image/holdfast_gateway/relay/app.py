@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from holdfast.api.names import SERVICE_HEADER
+from holdfast.telemetry.spans import OFF, Tracing
 from holdfast_gateway.relay.client import (
     BodyTooLarge,
     Client,
@@ -26,6 +27,7 @@ from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
 from holdfast_gateway.relay.regions import Service
 from holdfast_gateway.relay.search import Patience
 from holdfast_gateway.relay.stream import Stream
+from holdfast_gateway.relay.tracing import StreamTrace
 from holdfast_gateway.relay.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Relay:
     """A service by `namespace/name`."""
     patience: Patience
     max_body: int
+    tracing: Tracing = OFF
     draining: bool = False
     streams: set[Stream] = field(default_factory=set)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -90,11 +93,17 @@ class Relay:
             await client.begin(503, [("content-type", "text/plain")])
             await client.give(b"The relay does not know the service.\n", last=True)
             return Outcome.REFUSED
-        stream = Stream(request, key, partial(self.service, key), self.upstream, client, self.metrics, self.patience)
+        traced = StreamTrace(self.tracing, request, key)
+        stream = Stream(
+            request, key, partial(self.service, key), self.upstream, client, self.metrics, self.patience, traced
+        )
         self.streams.add(stream)
+        outcome = Outcome.CLIENT_LEFT
         try:
-            return await stream.run()
+            outcome = await stream.run()
+            return outcome
         except Exception:
+            outcome = Outcome.FAILED
             log.exception("a stream failed")
             message, code = "The relay failed.", "internal_error"
             if client.begun:
@@ -103,6 +112,7 @@ class Relay:
                 await client.refuse(500, code, message)
             return Outcome.FAILED
         finally:
+            traced.end(outcome)
             self.streams.discard(stream)
 
     @staticmethod
