@@ -40,7 +40,7 @@ from holdfast_gateway.state import Snapshot, one_service_per_model
 
 
 @click.group()
-@click.option("--verbose", is_flag=True)
+@click.option("--verbose", is_flag=True, envvar="HOLDFAST_VERBOSE", help="Log at DEBUG.")
 @log_format("HOLDFAST_LOG_FORMAT")
 def main(verbose: bool, log_format: str) -> None:
     """Holdfast's gateway: Envoy, and the agent that writes its files."""

@@ -141,6 +141,9 @@ class Bed:
     """From name, address, port and a folder for its log; None: the gateway tests' own stand-in."""
     relay_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a relay for streams."""
+    envoy_flags: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    """Of the gateways' processes."""
     route_fields: dict[str, Any] = field(default_factory=dict)
     tenants: tuple[Tenant, ...] = ()
     issuers: tuple[Issuer, ...] = ()
@@ -205,11 +208,12 @@ class Bed:
             options = replace(options, relay_port=RELAY_PORT)
         directory = self.folder / name
         files.initialise(directory, options)
-        made = Gateway(directory, options, gateway(directory, options.admin_port, "--settle", "0.5"))
+        flags = ("--settle", "0.5", *self.envoy_flags)
+        made = Gateway(directory, options, gateway(directory, options.admin_port, *flags, env=self.env))
         made.apply(snapshot)
         made.server.start()
         if self.relay_flags is not None:
-            made.relay = relay(directory, listen, *self.relay_flags)
+            made.relay = relay(directory, listen, *self.relay_flags, env=self.env)
             made.relay.start()
         self.gateways[name] = made
 

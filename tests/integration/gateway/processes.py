@@ -103,15 +103,15 @@ def vllm(name: str, address: str, port: int, folder: Path) -> Server:
     return Server(command, folder / f"engine-{name}.log")
 
 
-def relay(directory: Path, listen: str, *flags: str) -> Server:
+def relay(directory: Path, listen: str, *flags: str, env: dict[str, str] | None = None) -> Server:
     """The product's own command that relays streams."""
     command = [sys.executable, "-m", "holdfast_gateway", "relay", "--dir", str(directory), "--listen", listen]
     command += ["--relay-port", str(RELAY_PORT), *flags]
-    return Server(command, directory / "relay.log")
+    return Server(command, directory / "relay.log", env)
 
 
-def gateway(directory: Path, admin_port: int, *flags: str) -> Server:
+def gateway(directory: Path, admin_port: int, *flags: str, env: dict[str, str] | None = None) -> Server:
     """The product's own command that runs Envoy from a directory."""
     command = [sys.executable, "-m", "holdfast_gateway", "envoy", "--dir", str(directory)]
     command += ["--admin-port", str(admin_port), "--concurrency", "1", *flags]
-    return Server(command, directory / "envoy.log")
+    return Server(command, directory / "envoy.log", env)
