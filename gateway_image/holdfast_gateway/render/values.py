@@ -19,15 +19,21 @@ MODEL_HEADER = "x-holdfast-model"
 MODEL_METADATA = "holdfast"
 """Namespace of the dynamic metadata that holds what was read from a request's body."""
 
+REVISION_METADATA = "revision"
+"""Key of an engine's endpoint metadata, in the namespace `MODEL_METADATA`."""
+
+GONE_HEADER = "x-holdfast-revision-gone"
+"""On a refusal of a peer port: it has no engine of the revision that was asked for."""
+
 READY_CLUSTER = "ready"
 ADMIN_CLUSTER = "admin"
 AGENT_CLUSTER = "agent"
 READY_LISTENER = "ready"
 
 
-def local_cluster(key: str) -> str:
-    """Name of the cluster of this region's engines."""
-    return f"local/{key}"
+def local_cluster(key: str, revision: str | None = None) -> str:
+    """Name of the cluster of this region's engines, or of those of one revision."""
+    return f"local/{key}" if revision is None else f"local/{key}/{revision}"
 
 
 def service_cluster(key: str) -> str:
