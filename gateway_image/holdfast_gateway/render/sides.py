@@ -19,6 +19,7 @@ from holdfast.api.route import RevisionShare, Route
 from holdfast_gateway.render.answers import direct
 from holdfast_gateway.render.errors import error_body
 from holdfast_gateway.render.values import (
+    ANY_REVISION,
     GONE_HEADER,
     MODEL_METADATA,
     REVISION_METADATA,
@@ -32,8 +33,6 @@ SLOTS = 10_000
 ATTEMPT_HEADER = "x-envoy-attempt-count"
 """Which attempt of its sender a request is, from 1 on; Envoy sets it."""
 MOST_ATTEMPTS = 2**31
-ANY_REVISION = "*"
-"""In place of a revision: whichever."""
 
 
 def shares(route: Route) -> tuple[RevisionShare, ...]:

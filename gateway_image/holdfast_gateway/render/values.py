@@ -22,6 +22,9 @@ MODEL_METADATA = "holdfast"
 REVISION_METADATA = "revision"
 """Key of an engine's endpoint metadata, in the namespace `MODEL_METADATA`."""
 
+ANY_REVISION = "*"
+"""In a request's `x-holdfast-revision`: whichever, and not by share."""
+
 GONE_HEADER = "x-holdfast-revision-gone"
 """On a refusal of a peer port: it has no engine of the revision that was asked for."""
 
