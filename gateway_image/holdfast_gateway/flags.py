@@ -30,8 +30,13 @@ def host_and_port(_: click.Context, __: click.Parameter, value: str) -> str:
     """What is given as HOST:PORT, or a usage error."""
     host, _separator, port = value.rpartition(":")
     if value and not (host and port.isdecimal() and 0 < int(port) < 65536):
-        raise click.BadParameter(f"{value!r} is not HOST:PORT, for example 127.0.0.1:9907")
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, for example 127.0.0.1:9909")
     return value
+
+
+def absolute(_context: click.Context, _option: click.Parameter, folder: str) -> str:
+    """A folder's absolute path, as Envoy needs it; empty stays empty."""
+    return str(Path(folder).absolute()) if folder else ""
 
 
 def gateway_options(command: Command) -> Command:
@@ -53,6 +58,8 @@ def gateway_options(command: Command) -> Command:
         click.option("--health-timeout", default=DEFAULT.health_timeout, show_default=True),
         click.option("--unhealthy-after", default=DEFAULT.unhealthy_after, show_default=True),
         click.option("--max-body", default=DEFAULT.max_body, show_default=True, help="Bytes."),
+        click.option("--max-connections", default=DEFAULT.max_connections, show_default=True,
+                     type=click.IntRange(min=1), help="Of clients at once."),
         click.option("--peer-tls", default=DEFAULT.peer_tls, help="Folder: tls.crt, tls.key, ca.crt; default: no TLS."),
         click.option("--client-tls", default=DEFAULT.client_tls, help="Folder: tls.crt, tls.key; default: no TLS."),
         click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",
@@ -69,6 +76,8 @@ def gateway_options(command: Command) -> Command:
                      help="The service that counts for all gateways; default: each counts for itself."),
         click.option("--limits-timeout", default=DEFAULT.limits_timeout, show_default=True,
                      help="Seconds that a request may wait for that service; then it passes."),
+        click.option("--ledger", default=DEFAULT.ledger, metavar="DIR", callback=absolute,
+                     help="Where a record of each request is spooled; default: nowhere."),
         click.option("--access-log/--no-access-log", default=DEFAULT.access_log, show_default=True),
     ]  # fmt: skip
     for flag in reversed(flags):

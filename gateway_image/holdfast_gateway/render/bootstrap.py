@@ -14,6 +14,15 @@ RUNTIME = {
 }
 
 
+def connections(options: Options) -> Document:
+    """How many clients may be connected at once; the listeners that are not for clients do not count theirs."""
+    limit = typed(
+        "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        max_active_downstream_connections=options.max_connections,
+    )
+    return {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": limit}
+
+
 def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Document:
     """Admin interface, metrics port and where to find the rest."""
     agent = [clusters.agent(options)] if options.status_port else []
@@ -28,6 +37,7 @@ def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Docu
             }
         ],
         "layered_runtime": {"layers": [{"name": "holdfast", "static_layer": RUNTIME}]},
+        "overload_manager": {"resource_monitors": [connections(options)]},
         "dynamic_resources": {
             "cds_config": file_source(clusters_file),
             "lds_config": file_source(listeners_file),

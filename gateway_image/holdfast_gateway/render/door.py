@@ -14,6 +14,7 @@ from holdfast.api.names import PRIORITY_HEADER, TENANT_HEADER
 from holdfast_gateway.issuers import TOKEN, Issuer
 from holdfast_gateway.options import Auth, Options
 from holdfast_gateway.render import limits
+from holdfast_gateway.render.matching import MATCHING, request_header, skip_if, with_matcher
 from holdfast_gateway.render.values import MODEL_METADATA, Document, file_source, header, http_filter, typed
 from holdfast_gateway.state import Snapshot
 from holdfast_gateway.tenants import Allowance, PriorityClass, Tenant
@@ -24,7 +25,6 @@ TENANTS = "ecds-tenants.yaml"
 KEY_HEADERS = ("authorization", "x-api-key", "api-key")
 """Where a key may stand; the first that there is counts, with or without `Bearer`."""
 
-MATCHING = "extensions.common.matching.v3.ExtensionWithMatcher"
 API_KEYS = "extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
 TOKEN_CHECK = "extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 BEARER = f"Bearer {TOKEN}"
@@ -102,13 +102,7 @@ def keys(tenants: Sequence[Tenant], *, tokens: bool) -> Document:
     )
     if not tokens:
         return check
-    shown = {
-        "input": request_header("authorization"),
-        "value_match": {"safe_regex": {"google_re2": {}, "regex": BEARER}},
-    }
-    skip = {"name": "skip", "typed_config": typed("extensions.filters.common.matcher.action.v3.SkipFilter")}
-    matchers = [{"predicate": {"single_predicate": shown}, "on_match": {"action": skip}}]
-    return with_matcher("api-key", check, {"matcher_list": {"matchers": matchers}})
+    return skip_if("authorization", {"safe_regex": {"google_re2": {}, "regex": BEARER}}, "api-key", check)
 
 
 def by_tenant(tenants: Sequence[Tenant], options: Options) -> Document:
@@ -199,16 +193,6 @@ def mutate_request(name: str, remove: Sequence[str] = (), add: dict[str, str] | 
     return http_filter(name, "header_mutation.v3.HeaderMutation", mutations={"request_mutations": changes})
 
 
-def with_matcher(name: str, config: Document, tree: Document) -> Document:
-    """A filter that a tree of matches steers."""
-    return typed(MATCHING, extension_config={"name": name, "typed_config": config}, xds_matcher=tree)
-
-
 def execute(chain: str) -> Document:
     """The action that runs one of the named chains."""
     return {"name": "execute", "typed_config": typed(f"{COMPOSITE}.ExecuteFilterAction", filter_chain_name=chain)}
-
-
-def request_header(name: str) -> Document:
-    """What a tree of matches looks at."""
-    return {"name": name, "typed_config": typed("type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name)}

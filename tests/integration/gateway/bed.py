@@ -145,6 +145,8 @@ class Bed:
     """With flags, if only (), every gateway has a relay for streams."""
     limiter_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a limiter of its own."""
+    ledger: bool = False
+    """Whether every gateway spools records, in the folder `ledger` beside its files."""
     route_fields: dict[str, Any] = field(default_factory=dict)
     tenants: tuple[Tenant, ...] = ()
     issuers: tuple[Issuer, ...] = ()
@@ -210,6 +212,8 @@ class Bed:
         if self.limiter_flags is not None:
             options = replace(options, limits=f"{listen}:{LIMITER_PORT}")
         directory = self.folder / name
+        if self.ledger:
+            options = replace(options, ledger=str(directory / "ledger"))
         files.initialise(directory, options)
         made = Gateway(directory, options, gateway(directory, options.admin_port, "--settle", "0.5"))
         made.apply(snapshot)

@@ -62,6 +62,7 @@ CASES = {
     "streams-mutual-tls": case(replace(RELAYED, peer_tls="/etc/holdfast/peer-tls"), route(regions=(US, EU))),
     "streams-at-an-edge": case(replace(EDGE, relay_port=9904), route(regions=(US, EU))),
     "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
+    "ledger": case(replace(RELAYED, access_log=True, ledger=f"{DIRECTORY}/ledger"), route(regions=(US, EU))),
     "tenants": (replace(case(RELAYED, route("chat"), route("code"))[0], tenants=TENANTS), GUARDED),
     "tenants-with-tokens": (
         replace(case(EDGE, route(regions=(US,)))[0], tenants=TENANTS, issuers=ISSUERS),
@@ -69,7 +70,7 @@ CASES = {
     ),
     "tenants-of-all-gateways": (
         replace(case(EDGE, route(regions=(US,)))[0], tenants=(*TENANTS, SPENDER)),
-        replace(EDGE, auth=Auth.REQUIRED, limits="127.0.0.1:9907"),
+        replace(EDGE, auth=Auth.REQUIRED, limits="127.0.0.1:9909"),
     ),
     "no-tenants-yet": case(replace(EDGE, auth=Auth.REQUIRED), route(regions=(US,))),
     "fallback": case(RELAYED, route("chat", fallback="small", regions=(US, EU)), route("small", regions=(US, EU))),
