@@ -189,12 +189,15 @@ def load(headers: tuple[str, ...], out: Path | None, output: str, **flags: Any) 
 @click.option("--service", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="The LLMService to apply; the project's example by default.")  # fmt: skip
 @click.option("--name", default="holdfast", show_default=True, help="Which testbed.")
+@click.option("--without", multiple=True, type=click.Choice(["litellm"]),
+              help="A peer to leave out; it is installed under out/ where a benchmark compares with it.")  # fmt: skip
 @click.option("--as-is", is_flag=True, help="Measure what the testbed runs now: start, install and apply nothing.")
 @click.option("--out", default="out/bench", show_default=True, type=FOLDER, help="Folder of the JSON files.")
 @click.option("-o", "--output", default="table", show_default=True, type=click.Choice(["table", "json"]))
 def bench(
-    only: tuple[str, ...], seconds: float, service: Path | None, name: str, as_is: bool, out: Path, output: str
-) -> None:
+    only: tuple[str, ...], seconds: float, service: Path | None, name: str, without: tuple[str, ...], as_is: bool,
+    out: Path, output: str,
+) -> None:  # fmt: skip
     """Measure and print; one JSON file for each benchmark. Brings up regions for those that need them."""
     from holdfast_testbed.errors import TestbedError
     from holdfast_testbed.progress import Progress
@@ -203,7 +206,7 @@ def bench(
     from .bench.runner import BenchOptions, run_benchmarks
     from .ready import default_service
 
-    options = BenchOptions(name, service or default_service(), out, seconds, as_is)
+    options = BenchOptions(name, service or default_service(), out, seconds, as_is, frozenset(without))
     benchmarks = registry.load(only or registry.names())
     written = {}
     try:

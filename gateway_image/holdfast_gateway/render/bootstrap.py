@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import clusters, limits, listeners
+from holdfast_gateway.render import clusters, limits, listeners, tracing
 from holdfast_gateway.render.values import Document, file_source, socket_address, typed
 
 LARGEST_PATTERN = 1_000_000
@@ -27,6 +27,7 @@ def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Docu
     """Admin interface, metrics port and where to find the rest."""
     agent = [clusters.agent(options)] if options.status_port else []
     limiter = [limits.cluster(options)] if options.limits else []
+    runtime = RUNTIME | (tracing.RUNTIME if options.otlp_endpoint else {})
     return {
         "node": {"id": f"holdfast-{options.role}", "cluster": f"holdfast-{options.role}"},
         "admin": {"address": socket_address("127.0.0.1", options.admin_port)},
@@ -36,7 +37,7 @@ def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Docu
                 "typed_config": typed("extensions.bootstrap.internal_listener.v3.InternalListener"),
             }
         ],
-        "layered_runtime": {"layers": [{"name": "holdfast", "static_layer": RUNTIME}]},
+        "layered_runtime": {"layers": [{"name": "holdfast", "static_layer": runtime}]},
         "overload_manager": {"resource_monitors": [connections(options)]},
         "dynamic_resources": {
             "cds_config": file_source(clusters_file),
@@ -44,6 +45,6 @@ def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Docu
         },
         "static_resources": {
             "listeners": [listeners.metrics(options)],
-            "clusters": [clusters.admin(options), clusters.ready(), *agent, *limiter],
+            "clusters": [clusters.admin(options), clusters.ready(), *agent, *limiter, *tracing.collector(options)],
         },
     }

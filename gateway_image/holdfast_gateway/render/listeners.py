@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.api.names import PROBE_HEADER, TENANT_HEADER
+from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import cors, door, kserve, limits, spare, usage
+from holdfast_gateway.render import cors, door, kserve, limits, spare, tracing, usage
 from holdfast_gateway.render.errors import local_replies
 from holdfast_gateway.render.matching import skip_if
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
@@ -20,6 +20,7 @@ from holdfast_gateway.render.values import (
     ADMIN_CLUSTER,
     MODEL_METADATA,
     READY_LISTENER,
+    REGION_HEADER,
     Document,
     file_source,
     http_filter,
@@ -46,8 +47,8 @@ def client(options: Options, directory: str, routes: str) -> Document:
         *door.filters(options, directory),
         read_body(),
         *kserve.filters(),
-        *limits.filters(options),
         *usage.read_usage(options),
+        *limits.filters(options),
     ]
     manager = connection_manager(CLIENT_ROUTES, options, filters, routes)
     if options.ledger:
@@ -151,6 +152,7 @@ def connection_manager(name: str, options: Options, filters: list[Document], rou
         rds={"route_config_name": name, "config_source": file_source(routes)},
         http_filters=[*filters, router()],
     )
+    manager |= tracing.of_port(name, options, begins=name == CLIENT_ROUTES)
     return manager | ({"access_log": [access_log(name)]} if options.access_log else {})
 
 
@@ -213,21 +215,28 @@ def read_body() -> Document:
 
 
 def access_log(name: str) -> Document:
-    """One JSON line for each request of a user, without anything of its body."""
+    """One JSON line for each request of a user, without its query, and of its body with the model's name alone."""
     fields = {
         "time": "%START_TIME%",
         "port": name,
         "request_id": "%REQ(X-REQUEST-ID)%",
+        "trace_id": "%TRACE_ID%",
+        "traceparent": "%REQ(TRACEPARENT)%",
         "method": "%REQ(:METHOD)%",
-        "path": "%REQ(:PATH)%",
+        "path": "%PATH(NQ)%",
+        "service": f"%REQ({SERVICE_HEADER})%",
         "model": f"%DYNAMIC_METADATA({MODEL_METADATA}:model)%",
         "status": "%RESPONSE_CODE%",
         "flags": "%RESPONSE_FLAGS%",
         "details": "%RESPONSE_CODE_DETAILS%",
         "milliseconds": "%DURATION%",
+        "first_byte_ms": "%RESPONSE_DURATION%",
+        "request_bytes": "%BYTES_RECEIVED%",
+        "bytes": "%BYTES_SENT%",
         "tenant": f"%REQ({TENANT_HEADER})%",
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "upstream": "%UPSTREAM_HOST%",
+        "region": f"%RESP({REGION_HEADER})%",
     }
     return {
         "name": "envoy.access_loggers.stdout",

@@ -28,6 +28,7 @@ MODEL_METADATA = "holdfast"
 READY_CLUSTER = "ready"
 ADMIN_CLUSTER = "admin"
 AGENT_CLUSTER = "agent"
+COLLECTOR_CLUSTER = "collector"
 READY_LISTENER = "ready"
 
 

@@ -143,10 +143,10 @@ class Bed:
     """From name, address, port and a folder for its log; None: the gateway tests' own stand-in."""
     relay_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a relay for streams."""
-    limiter_flags: tuple[str, ...] | None = None
-    """With flags, if only (), every gateway has a limiter of its own."""
     ledger: bool = False
     """Whether every gateway spools records, in the folder `ledger` beside its files."""
+    limiter_flags: tuple[str, ...] | None = None
+    """With flags, if only (), every gateway has a limiter of its own."""
     route_fields: dict[str, Any] = field(default_factory=dict)
     tenants: tuple[Tenant, ...] = ()
     issuers: tuple[Issuer, ...] = ()

@@ -61,6 +61,12 @@ CASES = {
     "streams": case(RELAYED, route()),
     "streams-mutual-tls": case(replace(RELAYED, peer_tls="/etc/holdfast/peer-tls"), route(regions=(US, EU))),
     "streams-at-an-edge": case(replace(EDGE, relay_port=9904), route(regions=(US, EU))),
+    "tracing": case(
+        replace(
+            REGIONAL, otlp_endpoint="http://otel:4318", trace_sampling=2.5, resource_attributes="holdfast.region=us"
+        ),
+        route(regions=(US,)),
+    ),
     "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
     "ledger": case(replace(RELAYED, access_log=True, ledger=f"{DIRECTORY}/ledger"), route(regions=(US, EU))),
     "tenants": (replace(case(RELAYED, route("chat"), route("code"))[0], tenants=TENANTS), GUARDED),
