@@ -1,4 +1,4 @@
-"""The command line: `init`, `envoy`, `agent`, `relay`, `limits`, `run` (all of these), `render` to see the files."""
+"""The command line: `init`, `envoy`, `agent`, `relay`, `limits`, `ledger`, `run` (all of these), `render`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ from holdfast_gateway.flags import (
     read_options,
     relay_options,
 )
+from holdfast_gateway.ledger import process as ledger_process
+from holdfast_gateway.ledger.process import ledger_options
 from holdfast_gateway.limiter import process as limiter_process
 from holdfast_gateway.limiter.process import limiter_options
 from holdfast_gateway.names import look_up
@@ -98,6 +100,18 @@ def run_limiter(directory: Path, **flags: Any) -> None:  # noqa: ARG001 - given 
     limiter_process.serve(flags, read_options(flags | {"auth": Auth.REQUIRED.value}))
 
 
+@main.command("ledger")
+@gateway_options
+@ledger_options
+@drain_option
+def run_ledger(**flags: Any) -> None:
+    """Ship a record of each request to where it is kept. On SIGTERM go on for as long as Envoy drains."""
+    config = ledger_process.config(flags, read_options(flags))
+    from holdfast_gateway.ledger.server import serve
+
+    serve(config)
+
+
 @main.command()
 @DIRECTORY
 @KUBECONFIGS
@@ -105,15 +119,19 @@ def run_limiter(directory: Path, **flags: Any) -> None:  # noqa: ARG001 - given 
 @envoy_options
 @relay_options
 @limiter_options
+@ledger_options
 @drain_option
 def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
-    """Init, agent, Envoy, relay and limiter together, for a gateway that runs outside Kubernetes."""
+    """Init, agent, Envoy, relay, limiter and ledger together, for a gateway that runs outside Kubernetes."""
     options = read_options(flags)
     companions = []
     if options.relay_port:
         companions.append(Companion("relay", relay_process.command(directory, flags)))
     if options.limits and flags["limits_store"]:
         companions.append(Companion("limiter", *limiter_process.command(directory, flags, options)))
+    if options.ledger:
+        ledger_process.check(flags, options)
+        companions.append(Companion("ledger", ledger_process.command(flags)))
     names = ("concurrency", "log_level", "settle", "drain")
     process_flags = {name: flags[name] for name in names}
     sources = source_names(options, kubeconfigs)

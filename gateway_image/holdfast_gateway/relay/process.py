@@ -12,7 +12,7 @@ import click
 from holdfast_gateway.options import Options
 from holdfast_gateway.relay.search import Patience
 
-SHARED = ("role", "listen", "relay_port", "outbound_port", "max_body")
+SHARED = ("role", "listen", "relay_port", "outbound_port", "max_body", "ledger")
 OWN = ("relay_status_port", "keep_alive", "resume_timeout", "resume_search", "drain")
 
 
@@ -39,6 +39,7 @@ def config(directory: Path, flags: Mapping[str, Any], options: Options) -> Any:
         patience=Patience(flags["resume_timeout"], flags["resume_search"], flags["keep_alive"]),
         max_body=options.max_body,
         drain=flags["drain"],
+        spool=Path(options.ledger) if options.ledger else None,
     )
 
 

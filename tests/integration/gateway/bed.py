@@ -219,7 +219,8 @@ class Bed:
         made.apply(snapshot)
         made.server.start()
         if self.relay_flags is not None:
-            made.relay = relay(directory, listen, *self.relay_flags)
+            spool = ("--ledger", options.ledger) if self.ledger else ()
+            made.relay = relay(directory, listen, *self.relay_flags, *spool)
             made.relay.start()
         if self.limiter_flags is not None:
             made.limiter = limiter(directory, listen, *self.limiter_flags)

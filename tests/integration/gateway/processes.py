@@ -123,3 +123,10 @@ def gateway(directory: Path, admin_port: int, *flags: str) -> Server:
     command = [sys.executable, "-m", "holdfast_gateway", "envoy", "--dir", str(directory)]
     command += ["--admin-port", str(admin_port), "--concurrency", "1", *flags]
     return Server(command, directory / "envoy.log")
+
+
+def ledger(directory: Path, listen: str, admin_port: int, sink: str, *flags: str) -> Server:
+    """The product's own command that ships the records of the gateway in a directory."""
+    command = [sys.executable, "-m", "holdfast_gateway", "ledger", "--ledger", str(directory / "ledger")]
+    command += ["--listen", listen, "--admin-port", str(admin_port), "--sink", sink, *flags]
+    return Server(command, directory / "ledger.log")
