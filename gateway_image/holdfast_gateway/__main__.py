@@ -128,7 +128,7 @@ def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
     if options.relay_port:
         companions.append(Companion("relay", relay_process.command(directory, flags)))
     if options.limits and flags["limits_store"]:
-        companions.append(Companion("limiter", *limiter_process.command(directory, flags, options)))
+        companions.append(Companion("limiter", *limiter_process.command(directory, flags)))
     if options.ledger:
         ledger_process.check(flags, options)
         companions.append(Companion("ledger", ledger_process.command(flags)))

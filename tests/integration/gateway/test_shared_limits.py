@@ -177,7 +177,7 @@ def test_no_request_fails_for_want_of_a_limiter_or_its_store(hasty_bed: Bed, red
     gateway = hasty_bed.gateways["us"]
     load = Load(rate=60, seconds=6, answers=(0.02,), key="key-of-tall-0001")
     well = asyncio.run(send_load(gateway.url, load))
-    before = uncounted_by_envoy(gateway)
+    before, waited = uncounted_by_envoy(gateway), gateway.stat(r"^cluster\.limits\.upstream_rq_timeout$")
     outcomes = asyncio.run(send_load(gateway.url, load, lambda: FAULTS[fault](hasty_bed, server), at=1.5))
     try:
         print(f"\n{fault}: before it {figures(well)}; with it {figures(outcomes)}")
@@ -185,6 +185,8 @@ def test_no_request_fails_for_want_of_a_limiter_or_its_store(hasty_bed: Bed, red
         assert not failed(outcomes)
         if fault.startswith("limiter"):
             assert uncounted_by_envoy(gateway) > before
+            # Soon it is not asked any more: of 270 requests after the fault only the first ones wait.
+            assert gateway.stat(r"^cluster\.limits\.upstream_rq_timeout$") - waited < 100
         else:
             assert decisions(gateway, "uncounted") > 0
     finally:

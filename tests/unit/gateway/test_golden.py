@@ -35,7 +35,7 @@ TENANTS = (
 )
 
 
-SPENDER = Tenant(name="spender", settings=Settings(requests_per_minute=60))
+SPENDER = Tenant(name="spender", settings=Settings(requests_per_minute=60, tokens_per_minute=100_000))
 
 JWKS = json.dumps({"keys": [{"e": "AQAB", "kid": "k1", "kty": "RSA", "n": encode_number(2**2047 + 1)}]})
 ISSUERS = tuple(
