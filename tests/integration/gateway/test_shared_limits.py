@@ -97,6 +97,13 @@ def decisions(gateway: Gateway, outcome: str) -> float:
     return float(found)
 
 
+def mean_decision(gateway: Gateway) -> str:
+    """Seconds that its limiter took on average since it was started."""
+    text = httpx.get(f"http://{gateway.options.listen}:{STATUS_PORT}/metrics").text
+    found = dict(re.findall(r"^holdfast_limiter_decision_seconds_(sum|count) (\S+)$", text, re.MULTILINE))
+    return f"{float(found['sum']) / float(found['count']):.4f}"
+
+
 def uncounted_by_envoy(gateway: Gateway) -> int:
     """Requests that passed as the limiter did not answer."""
     return gateway.stat(r"^cluster\.service/default/chat\.ratelimit\.failure_mode_allowed$")
@@ -177,10 +184,11 @@ def test_no_request_fails_for_want_of_a_limiter_or_its_store(hasty_bed: Bed, red
     gateway = hasty_bed.gateways["us"]
     load = Load(rate=60, seconds=6, answers=(0.02,), key="key-of-tall-0001")
     well = asyncio.run(send_load(gateway.url, load))
+    mean = mean_decision(gateway)
     before, waited = uncounted_by_envoy(gateway), gateway.stat(r"^cluster\.limits\.upstream_rq_timeout$")
     outcomes = asyncio.run(send_load(gateway.url, load, lambda: FAULTS[fault](hasty_bed, server), at=1.5))
     try:
-        print(f"\n{fault}: before it {figures(well)}; with it {figures(outcomes)}")
+        print(f"\n{fault}: before it {figures(well)}, of which {mean} s for the limiter; with it {figures(outcomes)}")
         assert not failed(well)
         assert not failed(outcomes)
         if fault.startswith("limiter"):
