@@ -1,4 +1,4 @@
-"""The command line: `init`, `envoy`, `agent`, `relay`, `limits`, `ledger`; `run` (all of them); `render`: the files."""
+"""The command line: `init`, `envoy`, `agent`, `relay`, `limits`, `ledger`, `run` (all of these), `render`."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def run(context: click.Context, /, directory: Path, kubeconfigs: tuple[str, ...]
     if options.relay_port:
         companions.append(Companion("relay", relay_process.command(directory, flags, form(context))))
     if options.limits and flags["limits_store"]:
-        companions.append(Companion("limiter", *limiter_process.command(directory, flags, options)))
+        companions.append(Companion("limiter", *limiter_process.command(directory, flags)))
     if options.ledger:
         ledger_process.check(flags, options)
         companions.append(Companion("ledger", ledger_process.command(flags)))

@@ -40,7 +40,7 @@ class Tail:
 
     def to_end(self) -> None:
         """Leaves out all that was written until now, but for a line that is not complete."""
-        while self.read()[0]:
+        while not self.read()[1]:
             pass
 
     def read(self) -> tuple[list[bytes], bool]:

@@ -136,7 +136,7 @@ def allowance(tenant: Tenant, options: Options) -> Allowance:
     own = tenant.settings.requests_per_minute
     per_minute = own or options.requests_per_minute
     burst = tenant.settings.burst or (options.burst if own is None else 0)
-    return Allowance(per_minute, burst or per_minute)
+    return Allowance(per_minute, burst or per_minute, tenant.settings.tokens_per_minute or options.tokens_per_minute)
 
 
 def rate_limit(name: str, per_minute: int, burst: int, shown: bool = True) -> Document:

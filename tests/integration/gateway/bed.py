@@ -227,7 +227,8 @@ class Bed:
             made.relay = relay(directory, listen, *self.relay_flags, *spool, env=self.env)
             made.relay.start()
         if self.limiter_flags is not None:
-            made.limiter = limiter(directory, listen, *self.limiter_flags)
+            given = ["--ledger", options.ledger, "--relay-port", str(options.relay_port)] if self.ledger else []
+            made.limiter = limiter(directory, listen, *self.limiter_flags, *given)
             made.limiter.start()
         self.gateways[name] = made
 

@@ -97,6 +97,13 @@ def decisions(gateway: Gateway, outcome: str) -> float:
     return float(found)
 
 
+def mean_decision(gateway: Gateway) -> str:
+    """Seconds that its limiter took on average since it was started."""
+    text = httpx.get(f"http://{gateway.options.listen}:{STATUS_PORT}/metrics").text
+    found = dict(re.findall(r"^holdfast_limiter_decision_seconds_(sum|count) (\S+)$", text, re.MULTILINE))
+    return f"{float(found['sum']) / float(found['count']):.4f}"
+
+
 def uncounted_by_envoy(gateway: Gateway) -> int:
     """Requests that passed as the limiter did not answer."""
     return gateway.stat(r"^cluster\.service/default/chat\.ratelimit\.failure_mode_allowed$")
@@ -177,14 +184,17 @@ def test_no_request_fails_for_want_of_a_limiter_or_its_store(hasty_bed: Bed, red
     gateway = hasty_bed.gateways["us"]
     load = Load(rate=60, seconds=6, answers=(0.02,), key="key-of-tall-0001")
     well = asyncio.run(send_load(gateway.url, load))
-    before = uncounted_by_envoy(gateway)
+    mean = mean_decision(gateway)
+    before, waited = uncounted_by_envoy(gateway), gateway.stat(r"^cluster\.limits\.upstream_rq_timeout$")
     outcomes = asyncio.run(send_load(gateway.url, load, lambda: FAULTS[fault](hasty_bed, server), at=1.5))
     try:
-        print(f"\n{fault}: before it {figures(well)}; with it {figures(outcomes)}")
+        print(f"\n{fault}: before it {figures(well)}, of which {mean} s for the limiter; with it {figures(outcomes)}")
         assert not failed(well)
         assert not failed(outcomes)
         if fault.startswith("limiter"):
             assert uncounted_by_envoy(gateway) > before
+            # Soon it is not asked any more: of 270 requests after the fault only the first ones wait.
+            assert gateway.stat(r"^cluster\.limits\.upstream_rq_timeout$") - waited < 100
         else:
             assert decisions(gateway, "uncounted") > 0
     finally:

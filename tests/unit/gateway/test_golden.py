@@ -35,7 +35,7 @@ TENANTS = (
 )
 
 
-SPENDER = Tenant(name="spender", settings=Settings(requests_per_minute=60))
+SPENDER = Tenant(name="spender", settings=Settings(requests_per_minute=60, tokens_per_minute=100_000))
 
 JWKS = json.dumps({"keys": [{"e": "AQAB", "kid": "k1", "kty": "RSA", "n": encode_number(2**2047 + 1)}]})
 ISSUERS = tuple(
@@ -79,7 +79,7 @@ CASES = {
     ),
     "tenants-of-all-gateways": (
         replace(case(EDGE, route(regions=(US,)))[0], tenants=(*TENANTS, SPENDER)),
-        replace(EDGE, auth=Auth.REQUIRED, limits="127.0.0.1:9907"),
+        replace(EDGE, auth=Auth.REQUIRED, limits="127.0.0.1:9909"),
     ),
     "no-tenants-yet": case(replace(EDGE, auth=Auth.REQUIRED), route(regions=(US,))),
     "fallback": case(RELAYED, route("chat", fallback="small", regions=(US, EU)), route("small", regions=(US, EU))),
