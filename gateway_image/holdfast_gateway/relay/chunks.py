@@ -70,6 +70,25 @@ def is_error(data: str) -> bool:
         return False
 
 
+def usage(data: str | None) -> tuple[int | None, int | None] | None:
+    """Tokens of prompt and answer that an event's data tells, if it does."""
+    if data is None or '"completion_tokens"' not in data:
+        return None
+    try:
+        return counted(json.loads(data))
+    except (ValueError, RecursionError):
+        return None
+
+
+def counted(content: Any) -> tuple[int | None, int | None] | None:
+    """The same of a chunk."""
+    told = content.get("usage") if isinstance(content, dict) else None
+    if not isinstance(told, dict):
+        return None
+    prompt, generated = told.get("prompt_tokens"), told.get("completion_tokens")
+    return prompt if isinstance(prompt, int) else None, generated if isinstance(generated, int) else None
+
+
 def _message(error: Any) -> str:
     return str(error.get("message", error) if isinstance(error, dict) else error)[:500]
 

@@ -25,6 +25,7 @@ from holdfast_gateway.relay.app import Relay
 from holdfast_gateway.relay.metrics import CONTENT_TYPE
 from holdfast_gateway.relay.regions import Services
 from holdfast_gateway.relay.search import Patience
+from holdfast_gateway.relay.spool import Spool
 from holdfast_gateway.relay.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class ServeConfig:
     patience: Patience
     max_body: int
     drain: float = 900.0
+    spool: Path | None = None
+    """The ledger's folder."""
 
 
 def serve(config: ServeConfig) -> NoReturn:
@@ -72,7 +75,8 @@ def serve(config: ServeConfig) -> NoReturn:
 async def _serve(config: ServeConfig) -> int:
     _refuse_taken_port(config.address, config.port)
     async with Upstream(f"http://{config.address}:{config.outbound_port}") as upstream:
-        relay = Relay(upstream, Services(config.directory).get, config.patience, config.max_body)
+        spool = None if config.spool is None else Spool(config.spool)
+        relay = Relay(upstream, Services(config.directory).get, config.patience, config.max_body, spool)
         server = Server(
             relay,
             address=config.address,

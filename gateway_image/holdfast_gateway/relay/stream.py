@@ -17,6 +17,7 @@ from holdfast_gateway.relay.failure import Reason, UpstreamFailure
 from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
 from holdfast_gateway.relay.regions import Service
 from holdfast_gateway.relay.search import GivenUp, Loss, Patience, Search
+from holdfast_gateway.relay.spool import Account
 from holdfast_gateway.relay.upstream import Answer, Upstream
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Stream:
         client: Client,
         metrics: RelayMetrics,
         patience: Patience,
+        account: Account | None = None,
     ) -> None:
         self._request = request
         self._key = key
@@ -57,6 +59,8 @@ class Stream:
         self._metrics = metrics
         self._patience = patience
         self._asked = asked.read(request.path, request.body)
+        self._account = account or Account()
+        self._account.model = self._asked.fields.get("model")
         self._answer = Continuation(self._asked)
         self._reader = EventReader()
         self._search = Search(patience.search)
@@ -106,6 +110,7 @@ class Stream:
         attempt = Attempt(self._request.target, self._asked.first_body())
         while True:
             self._attempts += 1
+            self._account.attempts = self._attempts
             try:
                 return await self._try(attempt)
             except UpstreamFailure as failure:
@@ -142,6 +147,7 @@ class Stream:
     async def _pass(self, answer: Answer) -> Outcome:
         """An answer that is no stream, as it is: all regions were asked where that could help."""
         body = await answer.whole()
+        self._account.answered(self._region, answer.headers)
         handled = [(HANDLED, "true")] if answer.status != 200 else []
         await self._client.begin(answer.status, [*answer.headers, *handled])
         await self._client.give(body, last=True)
@@ -199,6 +205,10 @@ class Stream:
         if self._search.loss is not None:
             out = self._found(self._search.loss) + out
         await self._client.give(out, last=complete)
+        self._account.answered(self._region, answer.headers)
+        self._account.tokens_in, self._account.tokens_out = self._answer.usage
+        if tokens or self._progressed:
+            self._account.first_token = self._account.first_token or time.monotonic()
         if tokens:
             self._token_at = time.monotonic()
             self._metrics.tokens.inc(tokens)
@@ -210,6 +220,7 @@ class Stream:
         if not self._resuming:
             return b""
         self._resumes += 1
+        self._account.resumed = self._resumes
         self._metrics.resumes.labels(loss.failure.reason.value, region).inc()
         self._metrics.pause.observe(time.monotonic() - loss.token_at)
         log.info("stream %s: resumed from %s in %s", self._request.headers.get(REQUEST_ID, "?"), loss.region, region)
