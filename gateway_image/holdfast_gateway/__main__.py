@@ -31,6 +31,7 @@ from holdfast_gateway.flags import (
 )
 from holdfast_gateway.ledger import process as ledger_process
 from holdfast_gateway.ledger.process import ledger_options
+from holdfast_gateway.ledger.report import usage
 from holdfast_gateway.names import look_up
 from holdfast_gateway.options import Options
 from holdfast_gateway.relay import process as relay_process
@@ -151,6 +152,9 @@ def render(routes: tuple[Path, ...], engines: tuple[str, ...], directory: str, *
         click.echo(f"--- # {directory}/{name}\n{to_yaml(document)}", nl=False)
     if conflicts:
         raise click.ClickException("; ".join(conflict.message for conflict in conflicts))
+
+
+main.add_command(usage)
 
 
 async def work(directory: Path, options: Options, names: tuple[str, ...], stop: asyncio.Event) -> None:
