@@ -34,6 +34,7 @@ from holdfast_gateway.flags import (
 )
 from holdfast_gateway.ledger import process as ledger_process
 from holdfast_gateway.ledger.process import ledger_options
+from holdfast_gateway.ledger.report import usage
 from holdfast_gateway.limiter import process as limiter_process
 from holdfast_gateway.limiter.process import limiter_options
 from holdfast_gateway.names import look_up
@@ -172,6 +173,9 @@ def render(routes: tuple[Path, ...], engines: tuple[str, ...], directory: str, *
         click.echo(f"--- # {directory}/{name}\n{to_yaml(document)}", nl=False)
     if conflicts:
         raise click.ClickException("; ".join(conflict.message for conflict in conflicts))
+
+
+main.add_command(usage)
 
 
 def form(context: click.Context) -> str:
