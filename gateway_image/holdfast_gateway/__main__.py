@@ -1,9 +1,10 @@
-"""The command line: `init`, `envoy`, `agent`, `relay`, `run` (all of them), and `render` to see what they write."""
+"""The command line: `init`, `envoy`, `agent`, `relay`, `limits`, `ledger`; `run` (all of them); `render`: the files."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -20,6 +21,7 @@ from holdfast.telemetry.options import log_format
 from holdfast_gateway import envoy as envoy_process
 from holdfast_gateway import status
 from holdfast_gateway.agent import Agent
+from holdfast_gateway.companions import Companion, supervise
 from holdfast_gateway.files import initialise, to_yaml
 from holdfast_gateway.flags import (
     DEFAULT,
@@ -31,8 +33,12 @@ from holdfast_gateway.flags import (
     read_options,
     relay_options,
 )
+from holdfast_gateway.ledger import process as ledger_process
+from holdfast_gateway.ledger.process import ledger_options
+from holdfast_gateway.limiter import process as limiter_process
+from holdfast_gateway.limiter.process import limiter_options
 from holdfast_gateway.names import look_up
-from holdfast_gateway.options import Options
+from holdfast_gateway.options import Auth, Options
 from holdfast_gateway.relay import process as relay_process
 from holdfast_gateway.render.files import files, start_files
 from holdfast_gateway.sources import api_client, names_for, source
@@ -89,18 +95,49 @@ def run_relay(directory: Path, **flags: Any) -> None:
     relay_process.serve(config)
 
 
+@main.command("limits")
+@DIRECTORY
+@gateway_options
+@limiter_options
+def run_limiter(directory: Path, **flags: Any) -> None:  # noqa: ARG001 - given what all commands of a gateway are given
+    """Count tenants' requests for all gateways, in Redis; Envoy asks with each request, and goes on without it."""
+    limiter_process.serve(flags, read_options(flags | {"auth": Auth.REQUIRED.value}))
+
+
+@main.command("ledger")
+@gateway_options
+@ledger_options
+@drain_option
+def run_ledger(**flags: Any) -> None:
+    """Ship a record of each request to where it is kept. On SIGTERM go on for as long as Envoy drains."""
+    config = ledger_process.config(flags, read_options(flags))
+    from holdfast_gateway.ledger.server import serve
+
+    serve(config)
+
+
 @main.command()
 @DIRECTORY
 @KUBECONFIGS
 @gateway_options
 @envoy_options
 @relay_options
+@limiter_options
+@ledger_options
 @drain_option
 @click.pass_context
 def run(context: click.Context, /, directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
-    """Init, agent, Envoy and relay together, for a gateway that runs outside Kubernetes."""
+    """Init, agent, Envoy, relay, limiter and ledger together, for a gateway that runs outside Kubernetes."""
     options = read_options(flags)
-    relay = relay_process.command(directory, flags, form(context)) if options.relay_port else None
+    os.environ["HOLDFAST_LOG_FORMAT"] = form(context)  # for the processes that this one starts
+    companions = []
+    if options.relay_port:
+        companions.append(Companion("relay", relay_process.command(directory, flags)))
+    if options.limits and flags["limits_store"]:
+        companions.append(Companion("limiter", *limiter_process.command(directory, flags, options)))
+    if options.ledger:
+        ledger_process.check(flags, options)
+        companions.append(Companion("ledger", ledger_process.command(flags)))
     names = ("concurrency", "log_level", "settle", "drain")
     process_flags = {name: flags[name] for name in names}
     sources = source_names(options, kubeconfigs)
@@ -111,8 +148,8 @@ def run(context: click.Context, /, directory: Path, kubeconfigs: tuple[str, ...]
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(work(directory, options, sources, stop))
             tasks.create_task(envoy_process.supervise(process, stop))
-            if relay is not None:
-                tasks.create_task(relay_process.supervise(relay, stop))
+            for companion in companions:
+                tasks.create_task(supervise(companion, stop))
 
     asyncio.run(until_signal(together))
 

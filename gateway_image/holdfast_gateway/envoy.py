@@ -27,6 +27,8 @@ PR_SET_PDEATHSIG = 1
 RESTART_FIRST, RESTART_MOST = 0.1, 5.0
 """Seconds between Envoy's death and its next start: doubled each time, reset after a long life."""
 LONG_LIFE = 60.0
+FLUSH_MILLISECONDS = 200
+"""Between two writes of what Envoy has logged."""
 STOP_TIMEOUT = 5.0
 POLL = 0.2
 JSON_LINE = '{"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","logger":"envoy.%n","message":"%j"}'
@@ -69,6 +71,8 @@ def command(process: Process) -> list[str]:
         *("--log-level", process.log_level),
         # Else each key of each tenant gets some warnings, with every change, that its message is not stable yet.
         *("--component-log-level", "misc:error"),
+        # What a kill loses of the ledger; Envoy's default is 10 s.
+        *("--file-flush-interval-msec", str(FLUSH_MILLISECONDS)),
         *("--drain-strategy", "immediate", "--drain-time-s", "60"),
         "--disable-hot-restart",
         *(("--log-format", JSON_LINE) if process.log_format == LogFormat.JSON else ()),

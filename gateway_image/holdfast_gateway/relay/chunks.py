@@ -78,6 +78,25 @@ def _code(error: Any) -> str:
     return f"{said:.100}" if isinstance(said, str) and said.isidentifier() else "an error"
 
 
+def usage(data: str | None) -> tuple[int | None, int | None] | None:
+    """Tokens of prompt and answer that an event's data tells, if it does."""
+    if data is None or '"completion_tokens"' not in data:
+        return None
+    try:
+        return counted(json.loads(data))
+    except (ValueError, RecursionError):
+        return None
+
+
+def counted(content: Any) -> tuple[int | None, int | None] | None:
+    """The same of a chunk."""
+    told = content.get("usage") if isinstance(content, dict) else None
+    if not isinstance(told, dict):
+        return None
+    prompt, generated = told.get("prompt_tokens"), told.get("completion_tokens")
+    return prompt if isinstance(prompt, int) else None, generated if isinstance(generated, int) else None
+
+
 @dataclass(frozen=True)
 class Frame:
     """What every chunk of the client's answer repeats, as the first one had it."""

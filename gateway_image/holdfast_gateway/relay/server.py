@@ -26,6 +26,7 @@ from holdfast_gateway.relay.app import Relay
 from holdfast_gateway.relay.metrics import CONTENT_TYPE
 from holdfast_gateway.relay.regions import Services
 from holdfast_gateway.relay.search import Patience
+from holdfast_gateway.relay.spool import Spool
 from holdfast_gateway.relay.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class ServeConfig:
     patience: Patience
     max_body: int
     drain: float = 900.0
+    spool: Path | None = None
+    """The ledger's folder."""
     otlp_endpoint: str = ""
     """Where spans are sent; empty for nowhere."""
     trace_sampling: float = 1.0
@@ -79,7 +82,8 @@ def serve(config: ServeConfig) -> NoReturn:
 async def _serve(config: ServeConfig) -> int:
     _refuse_taken_port(config.address, config.port)
     async with Upstream(f"http://{config.address}:{config.outbound_port}") as upstream:
-        relay = Relay(upstream, Services(config.directory).get, config.patience, config.max_body)
+        spool = None if config.spool is None else Spool(config.spool)
+        relay = Relay(upstream, Services(config.directory).get, config.patience, config.max_body, spool)
         relay.tracing = tracing(
             config.otlp_endpoint, config.trace_sampling, SENDER, config.resource_attributes, relay.metrics.spans_dropped
         )

@@ -17,6 +17,7 @@ from holdfast_gateway.relay.failure import Reason, UpstreamFailure
 from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
 from holdfast_gateway.relay.regions import Service
 from holdfast_gateway.relay.search import GivenUp, Loss, Patience, Search
+from holdfast_gateway.relay.spool import Account
 from holdfast_gateway.relay.tracing import StreamTrace
 from holdfast_gateway.relay.upstream import Answer, Upstream
 
@@ -47,6 +48,7 @@ class Stream:
         client: Client,
         metrics: RelayMetrics,
         patience: Patience,
+        account: Account,
         traced: StreamTrace,
     ) -> None:
         self._request = request
@@ -60,6 +62,8 @@ class Stream:
         self._patience = patience
         self._traced = traced
         self._asked = asked.read(request.path, request.body)
+        self._account = account
+        self._account.model = self._asked.fields.get("model")
         traced.model(self._asked.fields.get("model"))
         self._answer = Continuation(self._asked)
         self._reader = EventReader()
@@ -110,6 +114,7 @@ class Stream:
         attempt = Attempt(self._request.target, self._asked.first_body())
         while True:
             self._attempts += 1
+            self._account.attempts = self._attempts
             try:
                 return await self._try(attempt)
             except UpstreamFailure as failure:
@@ -148,6 +153,7 @@ class Stream:
     async def _pass(self, answer: Answer) -> Outcome:
         """An answer that is no stream, as it is: all regions were asked where that could help."""
         body = await answer.whole()
+        self._account.answered(self._region, answer.headers)
         handled = [(HANDLED, "true")] if answer.status != 200 else []
         await self._client.begin(answer.status, [*answer.headers, *handled])
         await self._client.give(body, last=True)
@@ -206,6 +212,10 @@ class Stream:
             out = self._found(self._search.loss) + out
         await self._client.give(out, last=complete)
         self._traced.gave(tokens)
+        self._account.answered(self._region, answer.headers)
+        self._account.tokens_in, self._account.tokens_out = self._answer.usage
+        if tokens or self._progressed:
+            self._account.first_token = self._account.first_token or time.monotonic()
         if tokens:
             self._token_at = time.monotonic()
             self._metrics.tokens.inc(tokens)
@@ -217,6 +227,7 @@ class Stream:
         if not self._resuming:
             return b""
         self._resumes += 1
+        self._account.resumed = self._resumes
         self._metrics.resumes.labels(loss.failure.reason.value, region).inc()
         self._metrics.pause.observe(time.monotonic() - loss.token_at)
         self._traced.resumed(loss, region)

@@ -16,7 +16,7 @@ import aiohttp
 
 from holdfast.api.names import SERVICE_HEADER
 from holdfast_gateway.relay.failure import Reason, UpstreamFailure
-from holdfast_gateway.render.values import MODEL_HEADER, PEER_HEADER, REGION_HEADER, peer_cluster
+from holdfast_gateway.render.values import MODEL_HEADER, PEER_HEADER, RECORD_HEADER, REGION_HEADER, peer_cluster
 
 BUFFER_BYTES = 32 * 1024
 """Read ahead of a client that is slow; beyond twice of that, the engine's side is not read."""
@@ -24,7 +24,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length")
 )
-_OWN = frozenset(("host", "accept-encoding", "expect", SERVICE_HEADER, PEER_HEADER))
+_OWN = frozenset(("host", "accept-encoding", "expect", SERVICE_HEADER, PEER_HEADER, RECORD_HEADER))
 LOOK_UP_SECONDS = 5.0
 END_SECONDS = 1.0
 

@@ -10,6 +10,12 @@ Document = dict[str, Any]
 REGION_HEADER = "x-holdfast-region"
 """On an answer: the region whose engines gave it."""
 
+REVISION_HEADER = "x-holdfast-revision"
+"""On an answer: the revision of the service whose engine gave it."""
+
+RECORD_HEADER = "x-holdfast-record"
+"""On a request: the id of its record in the ledger, which the client port gives; no engine sees it."""
+
 PEER_HEADER = "x-holdfast-peer"
 """On a request of the relay: the cluster of the region that it asks by name."""
 
@@ -29,6 +35,11 @@ READY_LISTENER = "ready"
 def local_cluster(key: str) -> str:
     """Name of the cluster of this region's engines."""
     return f"local/{key}"
+
+
+def kserve_cluster(key: str) -> str:
+    """Name of the cluster of this region's engines by gRPC."""
+    return f"kserve/{key}"
 
 
 def service_cluster(key: str) -> str:
