@@ -49,8 +49,8 @@ class Stream:
         client: Client,
         metrics: RelayMetrics,
         patience: Patience,
+        account: Account,
         traced: StreamTrace,
-        account: Account | None = None,
     ) -> None:
         self._request = request
         self._key = key
@@ -63,9 +63,9 @@ class Stream:
         self._patience = patience
         self._traced = traced
         self._asked = asked.read(request.path, request.body)
-        traced.model(self._asked.fields.get("model"))
-        self._account = account or Account()
+        self._account = account
         self._account.model = self._asked.fields.get("model")
+        traced.model(self._asked.fields.get("model"))
         self._answer = Continuation(self._asked)
         self._reader = EventReader()
         self._search = Search(patience.search)
@@ -218,11 +218,11 @@ class Stream:
         if self._search.loss is not None:
             out = self._found(self._search.loss) + out
         await self._client.give(out, last=complete)
+        self._traced.gave(tokens)
         self._account.answered(self._region, answer.headers)
         self._account.tokens_in, self._account.tokens_out = self._answer.usage
         if tokens or self._progressed:
             self._account.first_token = self._account.first_token or time.monotonic()
-        self._traced.gave(tokens)
         if tokens:
             self._token_at = time.monotonic()
             self._metrics.tokens.inc(tokens)
