@@ -32,6 +32,7 @@ from holdfast_gateway.flags import (
 )
 from holdfast_gateway.ledger import process as ledger_process
 from holdfast_gateway.ledger.process import ledger_options
+from holdfast_gateway.ledger.report import usage
 from holdfast_gateway.limiter import process as limiter_process
 from holdfast_gateway.limiter.process import limiter_options
 from holdfast_gateway.names import look_up
@@ -168,6 +169,9 @@ def render(routes: tuple[Path, ...], engines: tuple[str, ...], directory: str, *
         click.echo(f"--- # {directory}/{name}\n{to_yaml(document)}", nl=False)
     if conflicts:
         raise click.ClickException("; ".join(conflict.message for conflict in conflicts))
+
+
+main.add_command(usage)
 
 
 async def work(directory: Path, options: Options, names: tuple[str, ...], stop: asyncio.Event) -> None:
