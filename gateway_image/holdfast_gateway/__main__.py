@@ -15,6 +15,8 @@ import yaml
 from kubernetes.aio import client
 
 from holdfast.api.route import Route
+from holdfast.telemetry import logs
+from holdfast.telemetry.options import log_format
 from holdfast_gateway import envoy as envoy_process
 from holdfast_gateway import status
 from holdfast_gateway.agent import Agent
@@ -44,11 +46,11 @@ from holdfast_gateway.state import Snapshot, one_service_per_model
 
 
 @click.group()
-@click.option("--verbose", is_flag=True)
-def main(verbose: bool) -> None:
+@click.option("--verbose", is_flag=True, envvar="HOLDFAST_VERBOSE", help="Log at DEBUG.")
+@log_format("HOLDFAST_LOG_FORMAT")
+def main(verbose: bool, log_format: str) -> None:
     """Holdfast's gateway: Envoy, and the agent that writes its files."""
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up(log_format, logging.DEBUG if verbose else logging.INFO)
 
 
 @main.command()
@@ -64,9 +66,10 @@ def init(directory: Path, **flags: Any) -> None:
 @click.option("--admin-port", default=DEFAULT.admin_port, show_default=True, help="As given to init.")
 @envoy_options
 @drain_option
-def run_envoy(directory: Path, **flags: Any) -> None:
+@click.pass_context
+def run_envoy(context: click.Context, /, directory: Path, **flags: Any) -> None:
     """Run Envoy from the files; restart it when it dies; on SIGTERM drain it."""
-    process = envoy_process.Process(directory, **flags)
+    process = envoy_process.Process(directory, log_format=form(context), **flags)
     asyncio.run(until_signal(lambda stop: envoy_process.supervise(process, stop)))
 
 
@@ -122,12 +125,13 @@ def run_ledger(**flags: Any) -> None:
 @limiter_options
 @ledger_options
 @drain_option
-def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
+@click.pass_context
+def run(context: click.Context, /, directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
     """Init, agent, Envoy, relay, limiter and ledger together, for a gateway that runs outside Kubernetes."""
     options = read_options(flags)
     companions = []
     if options.relay_port:
-        companions.append(Companion("relay", relay_process.command(directory, flags)))
+        companions.append(Companion("relay", relay_process.command(directory, flags, form(context))))
     if options.limits and flags["limits_store"]:
         companions.append(Companion("limiter", *limiter_process.command(directory, flags)))
     if options.ledger:
@@ -136,7 +140,7 @@ def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
     names = ("concurrency", "log_level", "settle", "drain")
     process_flags = {name: flags[name] for name in names}
     sources = source_names(options, kubeconfigs)
-    process = envoy_process.Process(directory, admin_port=options.admin_port, **process_flags)
+    process = envoy_process.Process(directory, admin_port=options.admin_port, log_format=form(context), **process_flags)
     initialise(directory, options)
 
     async def together(stop: asyncio.Event) -> None:
@@ -172,6 +176,11 @@ def render(routes: tuple[Path, ...], engines: tuple[str, ...], directory: str, *
 
 
 main.add_command(usage)
+
+
+def form(context: click.Context) -> str:
+    """How log lines shall look, also those of processes that this one starts."""
+    return str(context.find_root().params["log_format"])
 
 
 async def work(directory: Path, options: Options, names: tuple[str, ...], stop: asyncio.Event) -> None:

@@ -34,6 +34,11 @@ from holdfast_gateway.render.values import (
 LISTENER = "config.listener.v3.Listener"
 HEADERS_SECONDS = 10.0
 """For the headers of a request to arrive."""
+USERS: list[Document] = [
+    {"name": PROBE_HEADER, "present_match": True},
+    {"name": ":path", "string_match": {"prefix": "/ready"}},
+]
+"""What requests of users do not have, but those of observers and of other gateways' health checks."""
 MAX_STREAMS = 10_000
 """Concurrent requests on one HTTP/2 connection from a peer."""
 
@@ -214,6 +219,11 @@ def read_body() -> Document:
     return {"name": name, "typed_config": skip_if("content-type", kserve.GRPC, name, config)}
 
 
+def without(header: Document) -> Document:
+    """Chooses requests without such a header."""
+    return {"header_filter": {"header": {**header, "invert_match": True}}}
+
+
 def access_log(name: str) -> Document:
     """One JSON line for each request of a user, without its query, and of its body with the model's name alone."""
     fields = {
@@ -240,7 +250,7 @@ def access_log(name: str) -> Document:
     }
     return {
         "name": "envoy.access_loggers.stdout",
-        "filter": {"header_filter": {"header": {"name": PROBE_HEADER, "present_match": True, "invert_match": True}}},
+        "filter": {"and_filter": {"filters": [*map(without, USERS), {"not_health_check_filter": {}}]}},
         "typed_config": typed(
             "extensions.access_loggers.stream.v3.StdoutAccessLog", log_format={"json_format": fields}
         ),
