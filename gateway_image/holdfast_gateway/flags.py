@@ -36,7 +36,7 @@ def host_and_port(_: click.Context, __: click.Parameter, value: str) -> str:
     """What is given as HOST:PORT, or a usage error."""
     host, _separator, port = value.rpartition(":")
     if value and not (host and port.isdecimal() and 0 < int(port) < 65536):
-        raise click.BadParameter(f"{value!r} is not HOST:PORT, for example 127.0.0.1:9909")
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, for example 127.0.0.1:9907")
     return value
 
 

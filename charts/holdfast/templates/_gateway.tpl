@@ -12,7 +12,7 @@
 {{- $limits := $gateway.limits -}}
 {{- if $limits.enabled -}}
 {{- if ne $auth.mode "Required" }}{{ fail "gateway.limits.enabled needs gateway.auth.mode Required: limits are of tenants" }}{{ end -}}
-{{- $options = append $options (printf "--limits=%s" ($limits.service | default "127.0.0.1:9909")) -}}
+{{- $options = append $options (printf "--limits=%s" ($limits.service | default "127.0.0.1:9907")) -}}
 {{- end -}}
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
 {{- $tracing := $root.Values.tracing -}}

@@ -15,7 +15,7 @@ from holdfast_gateway.options import Options
 
 SHARED = ("role", "listen", "relay_port", "admin_port", "ledger")
 OWN = ("sink", "gateway_name", "spool_max", "ledger_grace", "lag_warning", "ledger_status_port", "drain")
-DEFAULT_STATUS_PORT = 9907
+DEFAULT_STATUS_PORT = 9909
 
 
 def ledger_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -152,6 +152,7 @@ def rate_limit(name: str, per_minute: int, burst: int, shown: bool = True) -> Do
         filter_enabled=ALWAYS,
         filter_enforced=ALWAYS,
         enable_x_ratelimit_headers="DRAFT_VERSION_03" if shown else "OFF",
+        rate_limited_as_resource_exhausted=True,  # to clients of gRPC
         response_headers_to_add=[header("retry-after", str(math.ceil(interval)))],
     )
 

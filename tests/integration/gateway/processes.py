@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RELAY_PORT = 9904
-LIMITER_PORT = 9909
+LIMITER_PORT = 9907
 PACE = "0.04"
 """Seconds for each token."""
 

@@ -38,7 +38,7 @@ async def test_an_edge_outside_kubernetes_runs_its_relay_and_limiter_and_starts_
     command = [sys.executable, "-m", "holdfast_gateway", "run", "--role", "edge", "--listen", listen]
     command += ["--dir", str(tmp_path / "envoy"), "--kubeconfig", str(kubeconfig), "--admin-port", str(free_port())]
     command += ["--relay-port", "9904", "--settle", "0", "--drain", "5", "--concurrency", "1"]
-    command += ["--auth", "Required", "--limits", f"{listen}:9909", "--limits-store", "memory"]
+    command += ["--auth", "Required", "--limits", f"{listen}:9907", "--limits-store", "memory"]
     edge = Server(command, tmp_path / "edge.log")
     edge.start()
     try:

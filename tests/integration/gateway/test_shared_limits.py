@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import grpc
 import httpx
 import pytest
 from openai import OpenAI, RateLimitError
@@ -31,6 +32,7 @@ TENANTS = tuple(
         "shared": {"requests_per_minute": 20},
         "again": {"requests_per_minute": 5},
         "client": {"requests_per_minute": 60, "burst": 1000},
+        "caller": {"requests_per_minute": 1, "burst": 1000},
         "tall": {"requests_per_minute": 6_000_000},
         "free": {},
     }.items()
@@ -140,6 +142,16 @@ def test_a_limit_that_is_changed_finds_what_was_spent(bed: Bed) -> None:
     bed.set_tenants(*(raised if each.name == "again" else each for each in TENANTS))
     wait_for(lambda: ask(bed.gateways["eu"], "again").headers["x-ratelimit-limit"] == "8, 8;w=60", "eu has it")
     wait_for(lambda: ask(bed.gateways["us"], "again").status_code == 429, "all are spent")
+
+
+def test_a_client_of_grpc_hears_that_its_limit_is_reached(bed: Bed) -> None:
+    us = bed.gateways["us"]
+    assert ask(us, "caller").status_code == 200
+    with grpc.insecure_channel(us.url.removeprefix("http://")) as channel:
+        ready = channel.unary_unary("/inference.GRPCInferenceService/ModelReady")
+        with pytest.raises(grpc.RpcError) as caught:
+            ready(b"\x0a\x05llama", metadata=[("authorization", "Bearer key-of-caller-0001")], timeout=30)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_the_openai_client_waits_as_it_is_told_and_then_gets_its_answer(bed: Bed, redis: Redis) -> None:

@@ -205,7 +205,7 @@ def test_every_gateway_has_a_limiter_that_counts_in_the_redis_of_a_secret(gatewa
     pod = find(render(VALUES["limits"]), "Deployment", gateway)["spec"]["template"]["spec"]
     agent, limiter = (next(each for each in pod["containers"] if each["name"] == name) for name in ("agent", "limits"))
 
-    assert "--limits=127.0.0.1:9909" in agent["args"]
+    assert "--limits=127.0.0.1:9907" in agent["args"]
     assert limiter["args"][0] == "limits"
     assert set(agent["args"][1:]) <= set(limiter["args"][1:])
     [variable] = limiter["env"]

@@ -79,7 +79,7 @@ CASES = {
     ),
     "tenants-of-all-gateways": (
         replace(case(EDGE, route(regions=(US,)))[0], tenants=(*TENANTS, SPENDER)),
-        replace(EDGE, auth=Auth.REQUIRED, limits="127.0.0.1:9909"),
+        replace(EDGE, auth=Auth.REQUIRED, limits="127.0.0.1:9907"),
     ),
     "no-tenants-yet": case(replace(EDGE, auth=Auth.REQUIRED), route(regions=(US,))),
     "fallback": case(RELAYED, route("chat", fallback="small", regions=(US, EU)), route("small", regions=(US, EU))),

@@ -10,15 +10,15 @@ from click.testing import CliRunner
 from holdfast_gateway.__main__ import main
 from holdfast_gateway.limiter.process import STORE, command
 
-LIMITS = ["--limits", "127.0.0.1:9909"]
+LIMITS = ["--limits", "127.0.0.1:9907"]
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (LIMITS, "--auth=Required"),
-        (["--auth=Required", "--limits", "127.0.0.1"], "127.0.0.1:9909"),
-        (["--auth=Required", "--limits", "host:none"], "127.0.0.1:9909"),
+        (["--auth=Required", "--limits", "127.0.0.1"], "127.0.0.1:9907"),
+        (["--auth=Required", "--limits", "host:none"], "127.0.0.1:9907"),
         (["--auth=Required", "--tokens-per-minute=5"], "--limits"),
         (["--auth=Required", "--tokens-per-minute=5", *LIMITS], "--ledger"),
     ],
@@ -41,7 +41,7 @@ def test_a_limiter_without_an_address_or_with_a_store_that_is_none_says_so(tmp_p
 
 def test_the_stores_url_stands_in_the_environment_and_not_in_the_command_line(tmp_path: Path) -> None:
     flags = {
-        "role": "edge", "listen": "127.0.0.1", "relay_port": 0, "ledger": "", "limits": "127.0.0.1:9909",
+        "role": "edge", "listen": "127.0.0.1", "relay_port": 0, "ledger": "", "limits": "127.0.0.1:9907",
         "limits_store": "redis://:secret@host", "limits_store_timeout": 0.03, "limits_status_port": 0,
     }  # fmt: skip
     line, environment = command(tmp_path, flags)
