@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.api.names import PROBE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import cors, door, spare
+from holdfast_gateway.render import affinity, cors, door, spare
 from holdfast_gateway.render.errors import local_replies
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
 from holdfast_gateway.render.values import (
@@ -40,6 +40,7 @@ def client(options: Options, directory: str, routes: str) -> Document:
         *cors.filters(options.cors_origins),
         *door.filters(options, directory),
         read_body(),
+        affinity.hashing(),
     ]
     return listener(
         CLIENT_ROUTES,

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.gateway.tokens import encode_number
 from tests.unit.gateway.builders import AP, EU, US, route
 
-from holdfast.api.route import EngineProtocol, RevisionShare, Route, TrafficMode
+from holdfast.api.route import Affinity, EngineProtocol, RevisionShare, Route, TrafficMode
 from holdfast_gateway.files import to_yaml
 from holdfast_gateway.issuers import Issuer
 from holdfast_gateway.options import Auth, Options, Role
@@ -81,6 +81,7 @@ CASES = {
         ),
         REGIONAL,
     ),
+    "prefix-affinity": case(RELAYED, route(affinity=Affinity(prefix_bytes=2048), regions=(US, EU))),
     "nothing-yet": (Snapshot(), REGIONAL),
 }
 

@@ -27,6 +27,7 @@ def route(seen: Observation, work: Work) -> dict[str, Any]:
         routed=routed_of(work),
         revisions=revisions_of(work),
         sticky_header=service.spec.traffic.sticky_header,
+        affinity=service.spec.traffic.affinity,
         health_path=READY_PATH,
         regions=work.targets,
         mode=service.spec.traffic.mode,
