@@ -8,7 +8,7 @@ from holdfast.api.names import PROBE_HEADER, REVISION_HEADER, SERVICE_HEADER, TI
 from holdfast.api.route import Route
 from holdfast.api.traffic import TRAFFIC_PATH
 from holdfast_gateway.options import Auth, Options
-from holdfast_gateway.render import affinity, cors, deadlines, sides, spare
+from holdfast_gateway.render import affinity, cors, deadlines, hedging, sides, spare
 from holdfast_gateway.render.answers import (
     direct,
     forbidden,
@@ -73,7 +73,7 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
             *model_lists(seen),
             unreadable_timeout(),
             *(affinity.hashed(each, route) for route, each in streams),
-            *(affinity.hashed(each, route) for route, each in whole),
+            *(affinity.hashed(each, route) for route, made in whole for each in hedging.hedged(made, route)),
             *(forbidden(route) for route in routes if guarded),
             *refusals(seen),
         ],

@@ -172,6 +172,11 @@ class Traffic(Schema):
     ] = "x-user"
     """Request header that names the user: while several revisions answer, a user stays with one of them. Requests
     without it stay together by their tenant; those without either are spread by chance."""
+    hedge_after: Duration | None = None
+    """Requests that ask for no stream and have no answer after this time are asked a second time, of another region or
+    engine; the first answer counts and the other work is cancelled. Left out: never. Choose about the time within which
+    95 of 100 answers are complete: slow answers then cost double the work, and more with each further such time.
+    Excludes `fallback`."""
     affinity: Affinity | None = None
     """Which requests go to the same engine of a region; left out: each to an engine with few requests."""
     fallback: Fallback | None = None

@@ -110,6 +110,9 @@ class Route(Schema):
     """The longest time one answer may take; the gateway cuts it after that."""
     fallback: str | None = None
     """Another service of the namespace, for requests that none of this one's regions can serve."""
+    hedge_after: Duration | None = None
+    """How long a request that asks for no stream waits for an answer before another region or engine is asked as well;
+    None: for as long as it takes."""
     max_resumes: int = 3
     """How often one stream may be continued by another engine."""
     progress_timeout: Duration = Field(default=timedelta(seconds=4))

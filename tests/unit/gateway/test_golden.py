@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,7 @@ CASES = {
         REGIONAL,
     ),
     "prefix-affinity": case(RELAYED, route(affinity=Affinity(prefix_bytes=2048), regions=(US, EU))),
+    "hedging": case(REGIONAL, route(hedge_after=timedelta(seconds=2), regions=(US, EU))),
     "nothing-yet": (Snapshot(), REGIONAL),
 }
 

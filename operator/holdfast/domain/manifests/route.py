@@ -33,6 +33,7 @@ def route(seen: Observation, work: Work) -> dict[str, Any]:
         mode=service.spec.traffic.mode,
         max_stream=service.spec.traffic.max_stream,
         fallback=service.spec.traffic.fallback and service.spec.traffic.fallback.service,
+        hedge_after=service.spec.traffic.hedge_after,
         max_resumes=service.spec.traffic.max_resumes,
         progress_timeout=service.spec.failover.progress_timeout,
     )
