@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import yaml
@@ -57,6 +58,16 @@ class Tenant(Schema):
     settings: Settings = Settings()
     since: str = ""
     """When its Secret was made, RFC 3339."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How much a tenant may ask for; 0 for no limit."""
+
+    requests_per_minute: int
+    burst: int
+    """Requests at once."""
+    tokens_per_minute: int = 0
 
 
 def read_tenant(secret: KubernetesObject) -> Tenant:

@@ -18,6 +18,7 @@ from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
 from holdfast_gateway.relay.regions import Service
 from holdfast_gateway.relay.search import GivenUp, Loss, Patience, Search
 from holdfast_gateway.relay.spool import Account
+from holdfast_gateway.relay.tracing import StreamTrace
 from holdfast_gateway.relay.upstream import Answer, Upstream
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Stream:
         client: Client,
         metrics: RelayMetrics,
         patience: Patience,
+        traced: StreamTrace,
         account: Account | None = None,
     ) -> None:
         self._request = request
@@ -58,7 +60,9 @@ class Stream:
         self._client = client
         self._metrics = metrics
         self._patience = patience
+        self._traced = traced
         self._asked = asked.read(request.path, request.body)
+        traced.model(self._asked.fields.get("model"))
         self._account = account or Account()
         self._account.model = self._asked.fields.get("model")
         self._answer = Continuation(self._asked)
@@ -126,6 +130,7 @@ class Stream:
         headers = dict(self._request.headers)
         if self._attempts > 1 and (name := headers.get(REQUEST_ID)):
             headers[REQUEST_ID] = f"{name}-{self._attempts}"  # an engine may still hold the one before under its name
+        headers |= self._traced.attempt(self._attempts, attempt.region)
         async with contextlib.AsyncExitStack() as stack:
             opening = self._upstream.post(attempt.path, attempt.body, headers, self._key, attempt.region)
             try:
@@ -134,6 +139,7 @@ class Stream:
             except TimeoutError:
                 raise self._stalled() from None
             self._region = attempt.region or answer.region
+            self._traced.answered(answer.status, self._region)
             if answer.is_stream:
                 if answer.stands_in:
                     self._answer.obstacle = "another model answers"  # the service's own engines would go on as theirs
@@ -209,6 +215,7 @@ class Stream:
         self._account.tokens_in, self._account.tokens_out = self._answer.usage
         if tokens or self._progressed:
             self._account.first_token = self._account.first_token or time.monotonic()
+        self._traced.gave(tokens)
         if tokens:
             self._token_at = time.monotonic()
             self._metrics.tokens.inc(tokens)
@@ -223,11 +230,13 @@ class Stream:
         self._account.resumed = self._resumes
         self._metrics.resumes.labels(loss.failure.reason.value, region).inc()
         self._metrics.pause.observe(time.monotonic() - loss.token_at)
+        self._traced.resumed(loss, region)
         log.info("stream %s: resumed from %s in %s", self._request.headers.get(REQUEST_ID, "?"), loss.region, region)
         return comment(f"resumed from {loss.region or 'unknown'} in {region}")
 
     def _note(self, failure: UpstreamFailure) -> None:
         log.info("stream %s lost %s: %s", self._request.headers.get(REQUEST_ID, "?"), self._region, failure)
+        self._traced.lost(failure)
         self._search.note(failure, self._region, self._token_at)
         self._service = self._lookup() or self._service
 

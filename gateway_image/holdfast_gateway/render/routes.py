@@ -8,8 +8,9 @@ from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TIMEOUT_HEADER
 from holdfast.api.route import Route
 from holdfast.api.traffic import TRAFFIC_PATH
 from holdfast_gateway.options import Auth, Options
-from holdfast_gateway.render import cors, deadlines, spare
+from holdfast_gateway.render import cors, deadlines, kserve, spare
 from holdfast_gateway.render.answers import (
+    Views,
     direct,
     forbidden,
     metadata,
@@ -73,11 +74,23 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
             unreadable_timeout(),
             *(stream_route(route, who, options) for route, who in entries if options.relay_port),
             *(service_route(route, who, others.get(route.key), options) for route, who in entries),
+            *kserve_routes(routes, entries, seen, options),
             *(forbidden(route) for route in routes if guarded),
             *refusals(seen),
         ],
     )
     return found | cors.policy(options.cors_origins)
+
+
+def kserve_routes(
+    routes: Sequence[Route], entries: Sequence[tuple[Route, list[Document]]], seen: Views, options: Options
+) -> list[Document]:
+    """The same services by KServe's protocol; no other one stands in for a service here, as the path names it."""
+    to_service = {route.key: service_route(route, [], None, options) for route in routes}
+    return [
+        *(each for route, who in entries for each in kserve.client_routes(route, who, to_service[route.key])),
+        *kserve.others(seen, to_service),
+    ]
 
 
 def peer_table(routes: Sequence[Route], snapshot: Snapshot, options: Options) -> Document:
@@ -183,7 +196,7 @@ def engine_routes(route: Route, snapshot: Snapshot) -> list[Document]:
     made = engine_route(route, snapshot)
     match = made["match"] | {"headers": [*made["match"]["headers"], *deadlines.too_long(route)]}
     bounded = {"request_headers_to_add": [header(TIMEOUT_HEADER, str(deadlines.longest(route)))]}
-    return [made | {"match": match} | bounded, made]
+    return [kserve.engine_route(route, made), made | {"match": match} | bounded, made]
 
 
 def engine_route(route: Route, snapshot: Snapshot) -> Document:

@@ -28,12 +28,18 @@ MODEL_METADATA = "holdfast"
 READY_CLUSTER = "ready"
 ADMIN_CLUSTER = "admin"
 AGENT_CLUSTER = "agent"
+COLLECTOR_CLUSTER = "collector"
 READY_LISTENER = "ready"
 
 
 def local_cluster(key: str) -> str:
     """Name of the cluster of this region's engines."""
     return f"local/{key}"
+
+
+def kserve_cluster(key: str) -> str:
+    """Name of the cluster of this region's engines by gRPC."""
+    return f"kserve/{key}"
 
 
 def service_cluster(key: str) -> str:

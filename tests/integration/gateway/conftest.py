@@ -20,9 +20,15 @@ MakeEngine = Callable[[str, str, int, Path], Server]
 
 
 @pytest.fixture(scope="session")
-def real(tmp_path_factory: pytest.TempPathFactory) -> MakeEngine:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model."""
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf").path
+
+
+@pytest.fixture(scope="session")
+def real(model: Path) -> MakeEngine:
     """Makes CPU engines with a tiny model."""
-    return partial(cpu_engine, model=write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf").path)
+    return partial(cpu_engine, model=model)
 
 
 @pytest.fixture(scope="session")
