@@ -1,9 +1,10 @@
-"""The command line: `init`, `envoy`, `agent`, `relay`, `limits`, `ledger`; `run` (all of them); `render`: the files."""
+"""The command line: `init`, `envoy`, `agent`, `relay`, `limits`, `ledger`, `run` (all of these), `render`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -129,11 +130,12 @@ def run_ledger(**flags: Any) -> None:
 def run(context: click.Context, /, directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
     """Init, agent, Envoy, relay, limiter and ledger together, for a gateway that runs outside Kubernetes."""
     options = read_options(flags)
+    os.environ["HOLDFAST_LOG_FORMAT"] = form(context)  # for the processes that this one starts
     companions = []
     if options.relay_port:
-        companions.append(Companion("relay", relay_process.command(directory, flags, form(context))))
+        companions.append(Companion("relay", relay_process.command(directory, flags)))
     if options.limits and flags["limits_store"]:
-        companions.append(Companion("limiter", *limiter_process.command(directory, flags, options)))
+        companions.append(Companion("limiter", *limiter_process.command(directory, flags)))
     if options.ledger:
         ledger_process.check(flags, options)
         companions.append(Companion("ledger", *ledger_process.command(flags, form(context))))

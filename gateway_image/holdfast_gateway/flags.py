@@ -73,6 +73,8 @@ def gateway_options(command: Command) -> Command:
                      help="Of a tenant without a limit of its own; default: no limit."),
         click.option("--burst", default=DEFAULT.burst, type=click.IntRange(min=0),
                      help="Of such a tenant at once; default: as many as in a minute."),
+        click.option("--tokens-per-minute", default=DEFAULT.tokens_per_minute, type=click.IntRange(min=0),
+                     help="Of a tenant without a limit of its own; needs --limits and --ledger; default: no limit."),
         click.option("--ledger", default=DEFAULT.ledger, metavar="DIR", callback=absolute,
                      help="Where a record of each request is spooled; default: nowhere."),
         click.option("--limits", default=DEFAULT.limits, metavar="HOST:PORT", callback=host_and_port,
@@ -130,4 +132,8 @@ def read_options(flags: dict[str, Any]) -> Options:
     options = Options(**given | {"role": Role(flags["role"]), "auth": Auth(flags["auth"])})
     if options.limits and options.auth is not Auth.REQUIRED:
         raise click.UsageError("--limits is about tenants: give --auth=Required as well")
+    if options.tokens_per_minute and not (options.limits and options.ledger):
+        raise click.UsageError(
+            "--tokens-per-minute needs --limits, and --ledger, where the tokens of requests are found"
+        )
     return options

@@ -54,12 +54,16 @@ class Way:
 
 
 class Starter:
-    """Starts servers, whose logs and files are in `folder`, and waits for them; they end with `stack`."""
+    """Starts servers with files in `folder`, and waits until they answer `body`; they end with `stack`."""
 
-    def __init__(self, stack: ExitStack, folder: Path, update: Update) -> None:
+    def __init__(
+        self, stack: ExitStack, folder: Path, update: Update, body: bytes = BODY, app: str = "engine_stand_in"
+    ) -> None:
+        self.folder = folder
         self._stack = stack
-        self._folder = folder
         self._update = update
+        self._body = body
+        self._app = app
 
     def server(
         self, name: str, command: list[str], way: Way, environment: Mapping[str, str] | None = None,
@@ -67,33 +71,37 @@ class Starter:
     ) -> Way:  # fmt: skip
         """The way with the server's process on it. Raises BenchError."""
         self._update(f"starting: {name}")
-        log = self._folder / f"{name.replace(' ', '-')}.log"
+        log = self.folder / f"{name.replace(' ', '-')}.log"
         server = self._stack.enter_context(Server(name, command, log, environment))
-        server.wait_until(lambda: answers(way.url, BODY, way.headers), seconds)
+        server.wait_until(lambda: answers(way.url, self._body, way.headers), seconds)
         return Way(way.name, way.url, (*way.proxies, server.pid), way.headers)
 
     def engine(self, port: int) -> str:
         """The engine stand-in; the base of its URLs."""
-        self.server("engine stand-in", engine_command(port), Way(DIRECT, url_of(port), ()))
+        self.server("engine stand-in", engine_command(port, self._app), Way(DIRECT, url_of(port), ()))
         return f"http://{HOST}:{port}/v1"
 
     def bare(self, port: int, engine_port: int) -> Way:
         """A bare Envoy."""
-        folder = self._folder / "bare"
+        folder = self.folder / "bare"
         folder.mkdir()
         (folder / BOOTSTRAP).write_text(files.to_yaml(bare_bootstrap(port, engine_port)))
         return self.server(BARE, _envoy(folder), Way(BARE, url_of(port), ()))
 
     def gateway(self, way: Way, snapshot: Snapshot, options: Options) -> Way:
         """Envoy with the files that the gateway's agent writes."""
-        folder = self._folder / way.name.replace(" ", "-")
+        folder = self.files_of(way)
         files.initialise(folder, options)
         files.write(folder, render_files(snapshot, options, str(folder)))
         return self.server(way.name, _envoy(folder), way)
 
+    def files_of(self, way: Way) -> Path:
+        """Where a gateway's files are."""
+        return self.folder / way.name.replace(" ", "-")
+
     def peer(self, program: Path, port: int, engine: str) -> Way:
         """LiteLLM's proxy."""
-        config = self._folder / "litellm.yaml"
+        config = self.folder / "litellm.yaml"
         config.write_text(peer.config(MODEL, engine))
         command = peer.command(program, config, HOST, port)
         return self.server(PEER, command, Way(PEER, url_of(port), ()), peer.environment(), peer.START_SECONDS)
@@ -133,12 +141,12 @@ def url_of(port: int) -> str:
     return f"http://{HOST}:{port}{PATH}"
 
 
-def engine_command(port: int) -> list[str]:
-    """The engine stand-in, which speaks HTTP/2 to gateways and HTTP/1.1 to clients that ask it directly."""
+def engine_command(port: int, app: str) -> list[str]:
+    """An engine stand-in, which speaks HTTP/2 to gateways and HTTP/1.1 to clients that ask it directly."""
     return [
         *(sys.executable, "-m", "granian", "--interface", "asgi", "--http", "auto", "--no-ws"),
         *("--host", HOST, "--port", str(port), "--log-level", "warning"),
-        f"{__package__}.engine_stand_in:app",
+        f"{__package__}.{app}:app",
     ]
 
 

@@ -17,6 +17,9 @@
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
 {{- $ledger := $gateway.ledger -}}
 {{- if $ledger.enabled }}{{ $options = append $options "--ledger=/var/spool/holdfast" }}{{ end -}}
+{{- $tracing := $root.Values.tracing -}}
+{{- if $tracing.endpoint }}{{ $options = concat $options (list (printf "--otlp-endpoint=%s" $tracing.endpoint) (printf "--trace-sampling=%v" $tracing.samplingPercent) (printf "--resource-attributes=holdfast.region=%s" $root.Values.region)) }}{{ end -}}
+{{- $logs := ternary (list (printf "--log-format=%s" $root.Values.logs.format)) list (ne $root.Values.logs.format "text") -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -63,11 +66,14 @@ spec:
       initContainers:
         - name: init
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
-          args: {{- concat (list "init") $options $gateway.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat $logs (list "init") $options $gateway.extraArgs | toYaml | nindent 12 }}
       containers:
         - name: envoy
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
           args:
+            {{- range $logs }}
+            - {{ . }}
+            {{- end }}
             - envoy
             - --dir=/var/lib/holdfast-gateway
             - --concurrency={{ $gateway.concurrency }}
@@ -79,7 +85,16 @@ spec:
             {{- end }}
             - {name: metrics, containerPort: {{ .ports.metrics }}}
           readinessProbe:
-            httpGet: {path: /ready, port: client{{ if $gateway.tls.clientSecret }}, scheme: HTTPS{{ end }}}
+            httpGet:
+              path: /ready
+              port: client
+              {{- if $gateway.tls.clientSecret }}
+              scheme: HTTPS
+              {{- end }}
+              {{- if $tracing.endpoint }}
+              # Of a trace that nobody keeps: probes are no traffic.
+              httpHeaders: [{name: traceparent, value: "00-00000000000000000000000000000001-0000000000000001-00"}]
+              {{- end }}
             periodSeconds: 2
             timeoutSeconds: 3
           livenessProbe:
@@ -91,7 +106,7 @@ spec:
           resources: {{- toYaml $gateway.resources | nindent 12 }}
         - name: agent
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
-          args: {{- concat (list "agent") $options $gateway.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat $logs (list "agent") $options $gateway.extraArgs | toYaml | nindent 12 }}
           ports:
             - {name: agent, containerPort: 9903}
           livenessProbe:
@@ -106,7 +121,7 @@ spec:
         {{- if $gateway.relay.enabled }}
         - name: relay
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
-          args: {{- concat (list "relay") $options (list (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $gateway.relay.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat $logs (list "relay") $options (list (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $gateway.relay.extraArgs | toYaml | nindent 12 }}
           ports:
             - {name: relay, containerPort: 9906}   # health and metrics; streams come from this Pod's Envoy alone
           livenessProbe:
@@ -120,7 +135,7 @@ spec:
         {{- if and $limits.enabled (not $limits.service) }}
         - name: limits
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
-          args: {{- concat (list "limits") $options $gateway.extraArgs $limits.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat $logs (list "limits") $options $gateway.extraArgs $limits.extraArgs | toYaml | nindent 12 }}
           env:
             - name: HOLDFAST_LIMITS_STORE
               {{- if $limits.redis.secretRef.name }}
@@ -145,7 +160,7 @@ spec:
           {{- if $ledger.volume }}
             - {name: usage, mountPath: /var/lib/holdfast-usage}
           {{- end }}
-          args: {{- concat (list "ledger") (without $options "--dir=/var/lib/holdfast-gateway") (list "--gateway-name=$(POD_NAME)" (printf "--spool-max=%d" (mul $ledger.spoolSize 1048576)) (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $ledger.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat $logs (list "ledger") (without $options "--dir=/var/lib/holdfast-gateway") (list "--gateway-name=$(POD_NAME)" (printf "--spool-max=%d" (mul $ledger.spoolSize 1048576)) (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $ledger.extraArgs | toYaml | nindent 12 }}
           env:
             - name: POD_NAME
               valueFrom: {fieldRef: {fieldPath: metadata.name}}

@@ -103,17 +103,8 @@ class Relay:
             await client.give(b"The relay does not know the service.\n", last=True)
             return Outcome.REFUSED
         traced = StreamTrace(self.tracing, request, key)
-        stream = Stream(
-            request,
-            key,
-            partial(self.service, key),
-            self.upstream,
-            client,
-            self.metrics,
-            self.patience,
-            traced,
-            account,
-        )
+        lookup = partial(self.service, key)
+        stream = Stream(request, key, lookup, self.upstream, client, self.metrics, self.patience, account, traced)
         self.streams.add(stream)
         outcome = Outcome.CLIENT_LEFT
         try:

@@ -72,6 +72,12 @@ def is_error(data: str) -> bool:
         return False
 
 
+def _code(error: Any) -> str:
+    """What kind of error it is; its message may repeat the prompt, which is never logged."""
+    said = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
+    return f"{said:.100}" if isinstance(said, str) and said.isidentifier() else "an error"
+
+
 def usage(data: str | None) -> tuple[int | None, int | None] | None:
     """Tokens of prompt and answer that an event's data tells, if it does."""
     if data is None or '"completion_tokens"' not in data:
@@ -89,12 +95,6 @@ def counted(content: Any) -> tuple[int | None, int | None] | None:
         return None
     prompt, generated = told.get("prompt_tokens"), told.get("completion_tokens")
     return prompt if isinstance(prompt, int) else None, generated if isinstance(generated, int) else None
-
-
-def _code(error: Any) -> str:
-    """What kind of error it is; its message may repeat the prompt, which is never logged."""
-    said = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
-    return f"{said:.100}" if isinstance(said, str) and said.isidentifier() else "an error"
 
 
 @dataclass(frozen=True)

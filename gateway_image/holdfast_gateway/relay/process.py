@@ -40,15 +40,14 @@ def config(directory: Path, flags: Mapping[str, Any], options: Options) -> Any:
         patience=Patience(flags["resume_timeout"], flags["resume_search"], flags["keep_alive"]),
         max_body=options.max_body,
         drain=flags["drain"],
-        spool=Path(options.ledger) if options.ledger else None,
         otlp_endpoint=options.otlp_endpoint,
         trace_sampling=options.trace_sampling,
         resource_attributes=options.resource_attributes,
+        spool=Path(options.ledger) if options.ledger else None,
     )
 
 
-def command(directory: Path, flags: Mapping[str, Any], log_format: str = "text") -> list[str]:
+def command(directory: Path, flags: Mapping[str, Any]) -> list[str]:
     """The relay's command line, with the same options as this process."""
     given = [f"--{name.replace('_', '-')}={flags[name]}" for name in (*SHARED, *OWN, *TRACED)]
-    started = [sys.executable, "-m", "holdfast_gateway", f"--log-format={log_format}"]
-    return [*started, "relay", f"--dir={directory}", *given]
+    return [sys.executable, "-m", "holdfast_gateway", "relay", f"--dir={directory}", *given]

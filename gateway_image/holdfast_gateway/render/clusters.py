@@ -39,9 +39,15 @@ STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 256 * 1024 * 1024
 HEALTH_HOST = "holdfast-gateway"
 
 
-def local(route: Route, options: Options, endpoints: str) -> Document:
-    """This region's engines; `endpoints` is the path of their EDS file."""
-    cluster = upstream(local_cluster(route.key), options, endpoints, route.engine_protocol)
+def local(route: Route, options: Options, endpoints: str, revision: str | None = None) -> Document:
+    """This region's engines, or those of one revision; `endpoints` is the path of their EDS file.
+
+    Without a healthy engine of a revision its requests go elsewhere, not to engines that look unhealthy: there may be a
+    region with better ones, and after all regions the cluster of all engines is asked.
+    """
+    cluster = upstream(local_cluster(route.key, revision), options, endpoints, route.engine_protocol)
+    if revision is not None:
+        cluster["common_lb_config"]["healthy_panic_threshold"] = {"value": 0}
     return cluster | {"health_checks": [health_check(options, route.health_path, route.engine_protocol)]}
 
 

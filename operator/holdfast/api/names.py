@@ -77,6 +77,9 @@ TENANT_HEADER = "x-holdfast-tenant"
 PRIORITY_HEADER = "x-holdfast-priority"
 """Request header with the class of a request: high, normal or low."""
 
+REVISION_HEADER = "x-holdfast-revision"
+"""On an answer: the revision whose engine gave it. On a relay's request: the only revision that may answer it."""
+
 TIMEOUT_HEADER = "x-holdfast-timeout"
 """Request header: seconds after which a request that no engine has begun is of no more use."""
 

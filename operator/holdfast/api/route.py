@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from holdfast.api.names import ENGINE_PORT, PEER_PORT
 from holdfast.api.schema import Duration, Schema
@@ -47,6 +48,17 @@ class RegionTarget(Schema):
     """Part of its share that it gets now: 0 while it is drained, less than 100 while its traffic comes back."""
 
 
+class RevisionShare(Schema):
+    """A revision's part of the requests that a region's engines get."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)]
+    """Value of the label `serving.holdfast.dev/revision` on the engines' Pods."""
+    weight: Annotated[int, Field(ge=0, le=1000)]
+    """Relative to the other revisions; 0 for none of the requests."""
+    routed: Annotated[int, Field(ge=0)] | None = None
+    """How many of the region's engines of this revision take requests, the others being warm; left out: all."""
+
+
 class Route(Schema):
     """How one region's gateways, and the edges, route one service."""
 
@@ -61,7 +73,13 @@ class Route(Schema):
     engine_port: int = ENGINE_PORT
     engine_protocol: EngineProtocol = EngineProtocol.H2C
     routed: int | None = None
-    """How many of this region's engines take requests, the others being warm; None: all."""
+    """How many of this region's engines take requests, the others being warm; None: all. With `revisions` each of them
+    says so itself."""
+    revisions: tuple[RevisionShare, ...] = ()
+    """Who answers how much, the newest revision first; engines of others answer nothing. Empty, or without any weight:
+    all engines alike."""
+    sticky_header: str = "x-user"
+    """Request header by whose value a user stays with one revision; without it the tenant decides."""
     health_path: str = "/health"
     """Path on an engine that answers 200 exactly while it takes requests."""
     regions: tuple[RegionTarget, ...] = ()

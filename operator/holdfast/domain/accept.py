@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.api.conditions import Reason
+from holdfast.api.llmservice import RESERVED_HEADERS
 from holdfast.api.region import RegionRole
 from holdfast.domain.engines import ENGINES, SOURCES
 from holdfast.domain.observation import Observation
@@ -141,6 +142,17 @@ def replicas_are_in_range(seen: Observation) -> Verdict | None:
     )
 
 
+def traffic_is_consistent(seen: Observation) -> Verdict | None:
+    sticky = seen.service.spec.traffic.sticky_header
+    if re.match(RESERVED_HEADERS, sticky):
+        return _refuse(
+            Reason.TRAFFIC_UNUSABLE,
+            f"traffic.stickyHeader is {sticky!r}, which is the gateway's own header or a credential: name one by which "
+            "clients tell their users apart, such as x-user.",
+        )
+    return None
+
+
 def model_name_is_free(seen: Observation) -> Verdict | None:
     own = seen.service
     mine = (own.created, f"{own.namespace}/{own.name}")
@@ -162,5 +174,6 @@ CHECKS: tuple[Check, ...] = (
     accelerators_fit,
     regions_exist,
     replicas_are_in_range,
+    traffic_is_consistent,
     model_name_is_free,
 )

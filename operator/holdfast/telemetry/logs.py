@@ -15,7 +15,7 @@ from enum import StrEnum
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 HELD_BACK = {
-    # At DEBUG it prints the bodies of answers: Secrets with tenants' keys, kubeconfigs.
+    # At DEBUG some of its clients print the bodies of answers: Secrets with tenants' keys, kubeconfigs.
     "kubernetes": logging.INFO,
     "urllib3": logging.INFO,
     # Says for each batch of spans that it was not taken; `export.py` says so once.

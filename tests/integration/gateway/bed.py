@@ -143,13 +143,13 @@ class Bed:
     """From name, address, port and a folder for its log; None: the gateway tests' own stand-in."""
     relay_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a relay for streams."""
+    envoy_flags: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    """Of the gateways' processes."""
     ledger: bool = False
     """Whether every gateway spools records, in the folder `ledger` beside its files."""
     limiter_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a limiter of its own."""
-    envoy_flags: tuple[str, ...] = ()
-    env: dict[str, str] = field(default_factory=dict)
-    """Of the gateways' processes."""
     route_fields: dict[str, Any] = field(default_factory=dict)
     tenants: tuple[Tenant, ...] = ()
     issuers: tuple[Issuer, ...] = ()
@@ -227,7 +227,8 @@ class Bed:
             made.relay = relay(directory, listen, *self.relay_flags, *spool, env=self.env)
             made.relay.start()
         if self.limiter_flags is not None:
-            made.limiter = limiter(directory, listen, *self.limiter_flags)
+            given = ["--ledger", options.ledger, "--relay-port", str(options.relay_port)] if self.ledger else []
+            made.limiter = limiter(directory, listen, *self.limiter_flags, *given)
             made.limiter.start()
         self.gateways[name] = made
 

@@ -12,7 +12,7 @@ import yaml
 
 from holdfast.adapters.cluster import PLURALS
 from holdfast.api.crd import DEFINITIONS, definition
-from holdfast_gateway.__main__ import run_ledger
+from holdfast_gateway.__main__ import main, run_ledger
 
 CHART = Path(__file__).parents[3] / "charts" / "holdfast"
 VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
@@ -66,6 +66,12 @@ VALUES: dict[str, dict[str, Any]] = {
     "ledger-with-a-password": {
         "region": "us-east",
         "gateway": {"ledger": {"enabled": True, "sinkSecret": "usage"}},
+    },
+    "telemetry": {
+        "region": "us-east",
+        "edge": {"enabled": True},
+        "tracing": {"endpoint": "http://otel-collector.observability:4318", "samplingPercent": 2.5},
+        "logs": {"format": "json"},
     },
     "no-relay": {"region": "us-east", "gateway": {"relay": {"enabled": False}}},
     "no-crds": {"region": "us-east", "crds": {"install": False}},
@@ -266,6 +272,33 @@ def test_the_relay_can_be_left_out() -> None:
     assert not [argument for argument in pod["initContainers"][0]["args"] if "relay" in argument]
 
 
+@pytest.mark.parametrize("gateway", ["holdfast-gateway", "holdfast-edge"])
+def test_every_process_of_a_gateway_is_told_where_spans_go_and_how_lines_look(gateway: str) -> None:
+    pod = find(render(VALUES["telemetry"]), "Deployment", gateway)["spec"]["template"]["spec"]
+    for container in [*pod["containers"], *pod["initContainers"]]:
+        assert container["args"][0] == "--log-format=json"
+        if container["name"] in ("init", "agent", "relay"):
+            assert {
+                "--otlp-endpoint=http://otel-collector.observability:4318",
+                "--trace-sampling=2.5",
+                "--resource-attributes=holdfast.region=us-east",
+            } <= {*container["args"]}
+        main.make_context("holdfast-gateway", [*container["args"]]).close()
+    envoy = next(each for each in pod["containers"] if each["name"] == "envoy")
+    (header,) = envoy["readinessProbe"]["httpGet"]["httpHeaders"]
+    assert header["value"].endswith("-00"), "a probe is in no trace"
+
+
+def test_the_operator_is_told_what_to_tell_engines() -> None:
+    def args(case: str) -> list[str]:
+        operator = find(render(VALUES[case]), "Deployment", "holdfast-operator")
+        return list(operator["spec"]["template"]["spec"]["containers"][0]["args"])
+
+    told = {"--otlp-endpoint=http://otel-collector.observability:4318", "--trace-sampling=2.5", "--log-format=json"}
+    assert told <= {*args("telemetry")}
+    assert not [each for each in args("least") if each.startswith(("--otlp", "--trace", "--log-format"))]
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -274,6 +307,8 @@ def test_the_relay_can_be_left_out() -> None:
         ({"region": "a", "gatway": {}}, "gatway"),
         ({"region": "a", "gateway": {"exposure": {"type": "Magic"}}}, "LoadBalancer"),
         ({"region": "a", "gateway": {"replicas": 0}}, "replicas"),
+        ({"region": "a", "tracing": {"endpoint": "https://otel:4318"}}, "endpoint"),
+        ({"region": "a", "logs": {"format": "xml"}}, "format"),
     ],
 )
 def test_wrong_values_are_refused_by_name(values: dict[str, Any], words: str) -> None:

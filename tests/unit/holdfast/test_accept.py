@@ -66,6 +66,8 @@ def test_every_engine_takes_its_model_from_everywhere_and_a_digest(observe: Any,
             Reason.REPLICAS_OUT_OF_RANGE,
             "eu-west is asked for 2 warm and no other engines",
         ),
+        ({"traffic": {"stickyHeader": "X-Holdfast-Tenant"}}, Reason.TRAFFIC_UNUSABLE, "gateway's own header"),
+        ({"traffic": {"stickyHeader": "Authorization"}}, Reason.TRAFFIC_UNUSABLE, "a credential"),
         ({"seen": {"claims": (OLDER,)}}, Reason.MODEL_NAME_TAKEN, "default/first"),
     ],
 )

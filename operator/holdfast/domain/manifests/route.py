@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.api import names
 from holdfast.api.llmservice import LLMService
-from holdfast.api.route import EngineProtocol, Route
+from holdfast.api.route import EngineProtocol, RevisionShare, Route
 from holdfast.domain.engines import READY_PATH
 from holdfast.domain.manifests.metadata import metadata
 from holdfast.domain.observation import Observation
@@ -25,6 +25,8 @@ def route(seen: Observation, work: Work) -> dict[str, Any]:
         local=work.replicas > 0,
         engine_protocol=EngineProtocol.H2C,
         routed=routed_of(work),
+        revisions=revisions_of(work),
+        sticky_header=service.spec.traffic.sticky_header,
         health_path=READY_PATH,
         regions=work.targets,
         mode=service.spec.traffic.mode,
@@ -49,3 +51,13 @@ def route_name(service: LLMService) -> str:
 def routed_of(work: Work) -> int | None:
     """How many engines gateways are to route; None: all, as while engines are replaced there may be one more."""
     return work.replicas if work.warm else None
+
+
+def revisions_of(work: Work) -> tuple[RevisionShare, ...]:
+    """The shares as planned; the warm engines are those of the revision that the Deployment runs."""
+    return tuple(
+        share.model_copy(update={"routed": routed_of(work)})
+        if share.name == work.revision and share.routed is None
+        else share
+        for share in work.revisions
+    )
