@@ -15,11 +15,11 @@
 {{- $options = append $options (printf "--limits=%s" ($limits.service | default "127.0.0.1:9907")) -}}
 {{- end -}}
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
+{{- $ledger := $gateway.ledger -}}
+{{- if $ledger.enabled }}{{ $options = append $options "--ledger=/var/spool/holdfast" }}{{ end -}}
 {{- $tracing := $root.Values.tracing -}}
 {{- if $tracing.endpoint }}{{ $options = concat $options (list (printf "--otlp-endpoint=%s" $tracing.endpoint) (printf "--trace-sampling=%v" $tracing.samplingPercent) (printf "--resource-attributes=holdfast.region=%s" $root.Values.region)) }}{{ end -}}
 {{- $logs := ternary (list (printf "--log-format=%s" $root.Values.logs.format)) list (ne $root.Values.logs.format "text") -}}
-{{- $ledger := $gateway.ledger -}}
-{{- if $ledger.enabled }}{{ $options = append $options "--ledger=/var/spool/holdfast" }}{{ end -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -160,7 +160,7 @@ spec:
           {{- if $ledger.volume }}
             - {name: usage, mountPath: /var/lib/holdfast-usage}
           {{- end }}
-          args: {{- concat (list "ledger") (without $options "--dir=/var/lib/holdfast-gateway") (list "--gateway-name=$(POD_NAME)" (printf "--spool-max=%d" (mul $ledger.spoolSize 1048576)) (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $ledger.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat $logs (list "ledger") (without $options "--dir=/var/lib/holdfast-gateway") (list "--gateway-name=$(POD_NAME)" (printf "--spool-max=%d" (mul $ledger.spoolSize 1048576)) (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $ledger.extraArgs | toYaml | nindent 12 }}
           env:
             - name: POD_NAME
               valueFrom: {fieldRef: {fieldPath: metadata.name}}
