@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TENANT_HEADER
+from holdfast.api.names import PROBE_HEADER, REVISION_HEADER, SERVICE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
 from holdfast_gateway.render import affinity, cors, door, kserve, limits, spare, tracing, usage
@@ -248,6 +248,7 @@ def access_log(name: str) -> Document:
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "upstream": "%UPSTREAM_HOST%",
         "region": f"%RESP({REGION_HEADER})%",
+        "revision": f"%RESP({REVISION_HEADER})%",
     }
     return {
         "name": "envoy.access_loggers.stdout",
