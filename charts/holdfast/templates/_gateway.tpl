@@ -15,6 +15,12 @@
 {{- $options = append $options (printf "--limits=%s" ($limits.service | default "127.0.0.1:9907")) -}}
 {{- end -}}
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
+{{- $ledger := $gateway.ledger -}}
+{{- if $ledger.enabled }}{{ $options = append $options "--ledger=/var/spool/holdfast" }}{{ end -}}
+{{- if $auth.tokensPerMinute -}}
+{{- if not (and $limits.enabled $ledger.enabled) }}{{ fail "gateway.auth.tokensPerMinute needs gateway.limits.enabled, which counts tokens, and gateway.ledger.enabled, where they are found" }}{{ end -}}
+{{- $options = append $options (printf "--tokens-per-minute=%v" (int64 $auth.tokensPerMinute)) -}}
+{{- end -}}
 {{- $tracing := $root.Values.tracing -}}
 {{- if $tracing.endpoint }}{{ $options = concat $options (list (printf "--otlp-endpoint=%s" $tracing.endpoint) (printf "--trace-sampling=%v" $tracing.samplingPercent) (printf "--resource-attributes=holdfast.region=%s" $root.Values.region)) }}{{ end -}}
 {{- $logs := ternary (list (printf "--log-format=%s" $root.Values.logs.format)) list (ne $root.Values.logs.format "text") -}}
@@ -152,10 +158,44 @@ spec:
             failureThreshold: 6
           resources: {{- toYaml $limits.resources | nindent 12 }}
         {{- end }}
+        {{- if $ledger.enabled }}
+        - name: ledger
+          {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
+          {{- if $ledger.volume }}
+            - {name: usage, mountPath: /var/lib/holdfast-usage}
+          {{- end }}
+          args: {{- concat $logs (list "ledger") (without $options "--dir=/var/lib/holdfast-gateway") (list "--gateway-name=$(POD_NAME)" (printf "--spool-max=%d" (mul $ledger.spoolSize 1048576)) (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $ledger.extraArgs | toYaml | nindent 12 }}
+          env:
+            - name: POD_NAME
+              valueFrom: {fieldRef: {fieldPath: metadata.name}}
+            - name: HOLDFAST_LEDGER_SINK
+              {{- if $ledger.sinkSecret }}
+              valueFrom: {secretKeyRef: {name: {{ $ledger.sinkSecret }}, key: url}}
+              {{- else }}
+              value: {{ required "gateway.ledger needs a place for its records: sink or sinkSecret" $ledger.sink | quote }}
+              {{- end }}
+          ports:
+            - {name: ledger, containerPort: 9909}   # health and metrics
+          livenessProbe:
+            httpGet: {path: /healthz, port: ledger}
+            initialDelaySeconds: 10
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 6
+          resources: {{- toYaml $ledger.resources | nindent 12 }}
+        {{- end }}
       volumes:
         # Outlives restarts of the containers: Envoy starts again from its last files.
         - {name: state, emptyDir: {}}
         - {name: tmp, emptyDir: {}}
+        {{- if $ledger.enabled }}
+        # Kept within its size by the ledger; the limit is for a ledger that does not come up.
+        - {name: spool, emptyDir: {sizeLimit: {{ mul 2 $ledger.spoolSize }}Mi}}
+        {{- if $ledger.volume }}
+        - name: usage
+          {{- toYaml $ledger.volume | nindent 10 }}
+        {{- end }}
+        {{- end }}
         {{- with $gateway.tls.clientSecret }}
         - {name: client-tls, secret: {secretName: {{ . }}}}
         {{- end }}
@@ -208,6 +248,9 @@ securityContext: {{- include "holdfast.containerSecurity" . | nindent 2 }}
 volumeMounts:
   - {name: state, mountPath: /var/lib/holdfast-gateway}
   - {name: tmp, mountPath: /tmp}
+  {{- if .Values.gateway.ledger.enabled }}
+  - {name: spool, mountPath: /var/spool/holdfast}
+  {{- end }}
   {{- if .Values.gateway.tls.clientSecret }}
   - {name: client-tls, mountPath: /etc/holdfast/client-tls, readOnly: true}
   {{- end }}

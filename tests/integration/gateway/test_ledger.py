@@ -168,7 +168,9 @@ def test_a_full_disk_stops_no_answer_and_is_survived(make_bed: MakeBed, small_di
     try:
         assert {ask(gateway, f"f{number}-{LONG}", LONG) for number in range(300)} == {404}
         assert gateway.stat("filesystem.write_failed") > 0
-        assert status_of(f"http://{gateway.options.listen}:{STATUS_PORT}/healthz") == 200
+        healthz = f"http://{gateway.options.listen}:{STATUS_PORT}/healthz"
+        wait_for(lambda: status_of(healthz) == 200, "the ledger lives")
+        wait_for(lambda: metric(gateway, "holdfast_ledger_sink_failures_total") > 1, "it tries")
         shipper.kill()
         (small_disk / "ballast").unlink()
         shipper = ships(gateway, kept.sink)
