@@ -17,6 +17,10 @@
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
 {{- $ledger := $gateway.ledger -}}
 {{- if $ledger.enabled }}{{ $options = append $options "--ledger=/var/spool/holdfast" }}{{ end -}}
+{{- if $auth.tokensPerMinute -}}
+{{- if not (and $limits.enabled $ledger.enabled) }}{{ fail "gateway.auth.tokensPerMinute needs gateway.limits.enabled, which counts tokens, and gateway.ledger.enabled, where they are found" }}{{ end -}}
+{{- $options = append $options (printf "--tokens-per-minute=%v" (int64 $auth.tokensPerMinute)) -}}
+{{- end -}}
 {{- $tracing := $root.Values.tracing -}}
 {{- if $tracing.endpoint }}{{ $options = concat $options (list (printf "--otlp-endpoint=%s" $tracing.endpoint) (printf "--trace-sampling=%v" $tracing.samplingPercent) (printf "--resource-attributes=holdfast.region=%s" $root.Values.region)) }}{{ end -}}
 {{- $logs := ternary (list (printf "--log-format=%s" $root.Values.logs.format)) list (ne $root.Values.logs.format "text") -}}

@@ -39,8 +39,9 @@ VALUES: dict[str, dict[str, Any]] = {
         "region": "us-east",
         "edge": {"enabled": True},
         "gateway": {
-            "auth": {"mode": "Required", "requestsPerMinute": 600},
+            "auth": {"mode": "Required", "requestsPerMinute": 600, "tokensPerMinute": 2_500_000},
             "limits": {"enabled": True, "redis": {"secretRef": {"name": "redis-of-limits"}}},
+            "ledger": {"enabled": True, "sink": "none:"},
         },
     },
     "front": {
@@ -50,6 +51,12 @@ VALUES: dict[str, dict[str, Any]] = {
             "tls": {"clientSecret": "front", "peerSecret": "peers"},
             "cors": {"origins": ["https://chat.example.com", "http://localhost:3000"]},
         },
+    },
+    "telemetry": {
+        "region": "us-east",
+        "edge": {"enabled": True},
+        "tracing": {"endpoint": "http://otel-collector.observability:4318", "samplingPercent": 2.5},
+        "logs": {"format": "json"},
     },
     "ledger": {
         "region": "us-east",
@@ -66,12 +73,6 @@ VALUES: dict[str, dict[str, Any]] = {
     "ledger-with-a-password": {
         "region": "us-east",
         "gateway": {"ledger": {"enabled": True, "sinkSecret": "usage"}},
-    },
-    "telemetry": {
-        "region": "us-east",
-        "edge": {"enabled": True},
-        "tracing": {"endpoint": "http://otel-collector.observability:4318", "samplingPercent": 2.5},
-        "logs": {"format": "json"},
     },
     "no-relay": {"region": "us-east", "gateway": {"relay": {"enabled": False}}},
     "no-crds": {"region": "us-east", "crds": {"install": False}},
@@ -221,12 +222,20 @@ def test_every_gateway_has_a_limiter_that_counts_in_the_redis_of_a_secret(gatewa
     pod = find(render(VALUES["limits"]), "Deployment", gateway)["spec"]["template"]["spec"]
     agent, limiter = (next(each for each in pod["containers"] if each["name"] == name) for name in ("agent", "limits"))
 
-    assert "--limits=127.0.0.1:9907" in agent["args"]
+    wanted = {"--limits=127.0.0.1:9907", "--tokens-per-minute=2500000", "--ledger=/var/spool/holdfast"}
+    assert wanted < set(agent["args"])
+    assert "/var/spool/holdfast" in [each["mountPath"] for each in limiter["volumeMounts"]]
     assert limiter["args"][0] == "limits"
     assert set(agent["args"][1:]) <= set(limiter["args"][1:])
     [variable] = limiter["env"]
     assert variable["name"] == "HOLDFAST_LIMITS_STORE"
     assert variable["valueFrom"]["secretKeyRef"] == {"name": "redis-of-limits", "key": "url"}
+
+
+def test_a_default_of_tokens_that_nobody_would_count_is_refused() -> None:
+    gateway = {"auth": {"mode": "Required", "tokensPerMinute": 5}, "limits": {"enabled": True}}
+    with pytest.raises(helm_python.HelmError, match=r"gateway\.ledger\.enabled"):
+        render({"region": "a", "gateway": gateway})
 
 
 def test_another_service_may_count_in_the_limiters_place() -> None:
