@@ -138,7 +138,7 @@ def run(context: click.Context, /, directory: Path, kubeconfigs: tuple[str, ...]
         companions.append(Companion("limiter", *limiter_process.command(directory, flags)))
     if options.ledger:
         ledger_process.check(flags, options)
-        companions.append(Companion("ledger", *ledger_process.command(flags, form(context))))
+        companions.append(Companion("ledger", *ledger_process.command(flags)))
     names = ("concurrency", "log_level", "settle", "drain")
     process_flags = {name: flags[name] for name in names}
     sources = source_names(options, kubeconfigs)

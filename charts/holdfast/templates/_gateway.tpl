@@ -15,11 +15,11 @@
 {{- $options = append $options (printf "--limits=%s" ($limits.service | default "127.0.0.1:9907")) -}}
 {{- end -}}
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
-{{- $ledger := $gateway.ledger -}}
-{{- if $ledger.enabled }}{{ $options = append $options "--ledger=/var/spool/holdfast" }}{{ end -}}
 {{- $tracing := $root.Values.tracing -}}
 {{- if $tracing.endpoint }}{{ $options = concat $options (list (printf "--otlp-endpoint=%s" $tracing.endpoint) (printf "--trace-sampling=%v" $tracing.samplingPercent) (printf "--resource-attributes=holdfast.region=%s" $root.Values.region)) }}{{ end -}}
 {{- $logs := ternary (list (printf "--log-format=%s" $root.Values.logs.format)) list (ne $root.Values.logs.format "text") -}}
+{{- $ledger := $gateway.ledger -}}
+{{- if $ledger.enabled }}{{ $options = append $options "--ledger=/var/spool/holdfast" }}{{ end -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:

@@ -77,8 +77,7 @@ def check(flags: Mapping[str, Any], options: Options) -> None:
         raise click.UsageError("the ledger needs a place for its records: give --sink, such as file:///var/lib/usage")
 
 
-def command(flags: Mapping[str, Any], log_format: str) -> tuple[list[str], dict[str, str]]:
+def command(flags: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
     """The ledger's command line with the same options as this process, and what it adds to the environment."""
     given = [f"--{name.replace('_', '-')}={flags[name]}" for name in (*SHARED, *OWN)]
-    started = [sys.executable, "-m", "holdfast_gateway", f"--log-format={log_format}"]
-    return [*started, "ledger", *given], {SINK: flags["sink"]}
+    return [sys.executable, "-m", "holdfast_gateway", "ledger", *given], {SINK: flags["sink"]}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from holdfast.api.route import EngineProtocol, Route
 from holdfast_gateway.options import Options
+from holdfast_gateway.render import affinity
 from holdfast_gateway.render.values import (
     ADMIN_CLUSTER,
     AGENT_CLUSTER,
@@ -48,6 +49,7 @@ def local(route: Route, options: Options, endpoints: str, revision: str | None =
     cluster = upstream(local_cluster(route.key, revision), options, endpoints, route.engine_protocol)
     if revision is not None:
         cluster["common_lb_config"]["healthy_panic_threshold"] = {"value": 0}
+    cluster = affinity.looked_up(cluster, route)
     return cluster | {"health_checks": [health_check(options, route.health_path, route.engine_protocol)]}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from holdfast.api.names import PRIORITY_HEADER, REVISION_HEADER, TENANT_HEADER
+from holdfast.api.names import PREFIX_HEADER, PRIORITY_HEADER, REVISION_HEADER, TENANT_HEADER
 from holdfast_gateway.issuers import TOKEN, Issuer
 from holdfast_gateway.options import Auth, Options
 from holdfast_gateway.render import limits
@@ -32,7 +32,7 @@ COMPOSITE = "extensions.filters.http.composite.v3"
 SHORTEST_FILL = 0.05
 """Seconds: Envoy refuses to fill a bucket more often."""
 
-OWN_HEADERS = (TENANT_HEADER, REVISION_HEADER)
+OWN_HEADERS = (TENANT_HEADER, REVISION_HEADER, PREFIX_HEADER)
 """What only gateways may say."""
 NOBODY = "nobody"
 ALWAYS = {"default_value": {"numerator": 100}}

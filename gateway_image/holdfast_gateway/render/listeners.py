@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import cors, door, kserve, limits, spare, tracing, usage
+from holdfast_gateway.render import affinity, cors, door, kserve, limits, spare, tracing, usage
 from holdfast_gateway.render.errors import local_replies
 from holdfast_gateway.render.matching import skip_if
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
@@ -51,6 +51,7 @@ def client(options: Options, directory: str, routes: str) -> Document:
         *usage.number(options),
         *door.filters(options, directory),
         read_body(),
+        affinity.hashing(),
         *kserve.filters(),
         *usage.read_usage(options),
         *limits.filters(options),

@@ -8,7 +8,7 @@ from holdfast.api.names import PROBE_HEADER, REVISION_HEADER, SERVICE_HEADER, TI
 from holdfast.api.route import Route
 from holdfast.api.traffic import TRAFFIC_PATH
 from holdfast_gateway.options import Auth, Options
-from holdfast_gateway.render import cors, deadlines, kserve, sides, spare
+from holdfast_gateway.render import affinity, cors, deadlines, hedging, kserve, sides, spare
 from holdfast_gateway.render.answers import (
     Views,
     direct,
@@ -65,6 +65,8 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
     if guarded:
         users = [(route, allowed(tenants, route.model)) for route in routes]
         entries = [(route, [one_of(names)]) for route, names in users if names]
+    streams = [(route, stream_route(route, who, options)) for route, who in entries if options.relay_port]
+    whole = [(route, service_route(route, who, others.get(route.key), options)) for route, who in entries]
     found = table(
         CLIENT_ROUTES,
         [
@@ -72,8 +74,8 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
             *cors.unread(options.cors_origins),
             *model_lists(seen),
             unreadable_timeout(),
-            *(stream_route(route, who, options) for route, who in entries if options.relay_port),
-            *(service_route(route, who, others.get(route.key), options) for route, who in entries),
+            *(affinity.hashed(each, route) for route, each in streams),
+            *(affinity.hashed(each, route) for route, made in whole for each in hedging.hedged(made, route)),
             *kserve_routes(routes, entries, seen, options),
             *(forbidden(route) for route in routes if guarded),
             *refusals(seen),

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints
 
 from holdfast.api.conditions import Condition
-from holdfast.api.route import TrafficMode
+from holdfast.api.route import Affinity, TrafficMode
 from holdfast.api.schema import DnsLabel, Duration, Schema
 
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
@@ -172,6 +172,13 @@ class Traffic(Schema):
     ] = "x-user"
     """Request header that names the user: while several revisions answer, a user stays with one of them. Requests
     without it stay together by their tenant; those without either are spread by chance."""
+    hedge_after: Duration | None = None
+    """Requests that ask for no stream and have no answer after this time are asked a second time, of another region or
+    engine; the first answer counts and the other work is cancelled. Left out: never. Choose about the time within which
+    95 of 100 answers are complete: slow answers then cost double the work, and more with each further such time.
+    Excludes `fallback`."""
+    affinity: Affinity | None = None
+    """Which requests go to the same engine of a region; left out: each to an engine with few requests."""
     fallback: Fallback | None = None
     """Another service for requests that none of this one's regions can serve; left out: they fail."""
 

@@ -48,6 +48,25 @@ class RegionTarget(Schema):
     """Part of its share that it gets now: 0 while it is drained, less than 100 while its traffic comes back."""
 
 
+class AffinityMode(StrEnum):
+    """What keeps requests together at one engine."""
+
+    PREFIX = "Prefix"
+    """The beginning of their prompts, so that the engine's prefix cache holds it."""
+
+
+class Affinity(Schema):
+    """Which requests a region sends to the same engine, as long as that is not busier than the others."""
+
+    mode: AffinityMode = AffinityMode.PREFIX
+    """Prefix: those whose messages or prompts begin alike."""
+    prefix_bytes: Annotated[int, Field(ge=16, le=16384)] = 512
+    """How many bytes of the JSON text of `messages` or `prompt` must be equal; the system prompt's length is a good
+    choice."""
+    max_load_percent: Annotated[int, Field(ge=101, le=1000)] = 125
+    """No engine gets a further request while it has more than this part of the engines' average; others take it."""
+
+
 class RevisionShare(Schema):
     """A revision's part of the requests that a region's engines get."""
 
@@ -80,6 +99,8 @@ class Route(Schema):
     all engines alike."""
     sticky_header: str = "x-user"
     """Request header by whose value a user stays with one revision; without it the tenant decides."""
+    affinity: Affinity | None = None
+    """Which requests go to the same engine of a region; None: each to an engine with few requests."""
     health_path: str = "/health"
     """Path on an engine that answers 200 exactly while it takes requests."""
     regions: tuple[RegionTarget, ...] = ()
@@ -89,6 +110,9 @@ class Route(Schema):
     """The longest time one answer may take; the gateway cuts it after that."""
     fallback: str | None = None
     """Another service of the namespace, for requests that none of this one's regions can serve."""
+    hedge_after: Duration | None = None
+    """How long a request that asks for no stream waits for an answer before another region or engine is asked as well;
+    None: for as long as it takes."""
     max_resumes: int = 3
     """How often one stream may be continued by another engine."""
     progress_timeout: Duration = Field(default=timedelta(seconds=4))

@@ -51,6 +51,12 @@ VALUES: dict[str, dict[str, Any]] = {
             "cors": {"origins": ["https://chat.example.com", "http://localhost:3000"]},
         },
     },
+    "telemetry": {
+        "region": "us-east",
+        "edge": {"enabled": True},
+        "tracing": {"endpoint": "http://otel-collector.observability:4318", "samplingPercent": 2.5},
+        "logs": {"format": "json"},
+    },
     "ledger": {
         "region": "us-east",
         "edge": {"enabled": True},
@@ -66,12 +72,6 @@ VALUES: dict[str, dict[str, Any]] = {
     "ledger-with-a-password": {
         "region": "us-east",
         "gateway": {"ledger": {"enabled": True, "sinkSecret": "usage"}},
-    },
-    "telemetry": {
-        "region": "us-east",
-        "edge": {"enabled": True},
-        "tracing": {"endpoint": "http://otel-collector.observability:4318", "samplingPercent": 2.5},
-        "logs": {"format": "json"},
     },
     "no-relay": {"region": "us-east", "gateway": {"relay": {"enabled": False}}},
     "no-crds": {"region": "us-east", "crds": {"install": False}},

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.integration.gateway.tokens import encode_number
 from tests.unit.gateway.builders import AP, EU, US, route
 
-from holdfast.api.route import EngineProtocol, RevisionShare, Route, TrafficMode
+from holdfast.api.route import Affinity, EngineProtocol, RevisionShare, Route, TrafficMode
 from holdfast_gateway.files import to_yaml
 from holdfast_gateway.issuers import Issuer
 from holdfast_gateway.options import Auth, Options, Role
@@ -94,6 +95,8 @@ CASES = {
         ),
         REGIONAL,
     ),
+    "prefix-affinity": case(RELAYED, route(affinity=Affinity(prefix_bytes=2048), regions=(US, EU))),
+    "hedging": case(REGIONAL, route(hedge_after=timedelta(seconds=2), regions=(US, EU))),
     "nothing-yet": (Snapshot(), REGIONAL),
 }
 

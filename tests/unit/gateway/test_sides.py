@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.unit.gateway.builders import US, route
 from holdfast.api.route import RevisionShare, Route
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render import sides
-from holdfast_gateway.render.files import CLUSTERS, PEER_TABLE, files
+from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, PEER_TABLE, files
 from holdfast_gateway.state import Snapshot, SourceRoutes, agreed_routes
 
 REGIONAL = Options(role=Role.REGIONAL)
@@ -116,3 +117,17 @@ def test_a_changed_revision_of_an_engine_changes_no_listener_and_a_changed_weigh
     moved = replace(snapshot(shared(new=5, old=95)), revisions={"default/chat": RUNS | {"10.0.0.2": "new"}})
     changed = files(moved, REGIONAL, "/d")
     assert all(name.startswith("eds-") or name == PEER_TABLE for name in before if before[name] != changed[name])
+
+
+def client_actions(made: Route) -> list[dict[str, Any]]:
+    (table,) = files(snapshot(made), REGIONAL, "/d")[CLIENT_TABLE]["resources"]
+    return [each["route"] for each in table["virtual_hosts"][0]["routes"] if "route" in each]
+
+
+def test_nothing_is_asked_twice_by_default_or_while_revisions_share_the_requests() -> None:
+    for made in (route(), shared(new=5, old=95).model_copy(update={"hedge_after": timedelta(seconds=2)})):
+        assert not any("hedge_policy" in action for action in client_actions(made))
+    streams, others = client_actions(route(hedge_after=timedelta(seconds=2)))
+    assert "hedge_policy" not in streams
+    assert "per_try_timeout" not in streams["retry_policy"]
+    assert others["retry_policy"]["per_try_timeout"] == "2s"

@@ -27,11 +27,13 @@ def route(seen: Observation, work: Work) -> dict[str, Any]:
         routed=routed_of(work),
         revisions=revisions_of(work),
         sticky_header=service.spec.traffic.sticky_header,
+        affinity=service.spec.traffic.affinity,
         health_path=READY_PATH,
         regions=work.targets,
         mode=service.spec.traffic.mode,
         max_stream=service.spec.traffic.max_stream,
         fallback=service.spec.traffic.fallback and service.spec.traffic.fallback.service,
+        hedge_after=service.spec.traffic.hedge_after,
         max_resumes=service.spec.traffic.max_resumes,
         progress_timeout=service.spec.failover.progress_timeout,
     )
