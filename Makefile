@@ -8,8 +8,9 @@ TRITON_VENV := out/triton-venv
 FAULT ?= kill
 FUZZ_REQUESTS ?= 10000
 STREAMS ?= 1000
+REQUESTS ?= 20000
 
-.PHONY: help setup check test unit test-safety integration fuzz e2e test-streams test-vllm test-triton demo bench generate requirements testbed-up testbed-down clean
+.PHONY: help setup check test unit test-safety integration fuzz e2e test-streams test-requests test-vllm test-triton demo bench generate requirements testbed-up testbed-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,6 +52,9 @@ e2e: setup ## On three real regions (Debian, root)
 
 test-streams: setup ## Streams under repeated kill, freeze and cut, every token compared: STREAMS=1000
 	$(BIN)/python -m holdfast_chaos streams --streams $(STREAMS)
+
+test-requests: setup ## Open-loop requests under repeated kill, freeze and cut, none may fail: REQUESTS=20000
+	$(BIN)/python -m holdfast_chaos requests --requests $(REQUESTS)
 
 test-vllm: setup $(VLLM_VENV)/.ready out/vllm-model/config.json ## What engines must keep, with the real vLLM on CPU (3.5 GB)
 	HOLDFAST_VLLM_PYTHON=$(abspath $(VLLM_VENV)/bin/python) HOLDFAST_VLLM_MODEL=$(abspath out/vllm-model) \

@@ -1,4 +1,4 @@
-"""The command line: `demo`, `streams`, `load` against any OpenAI-compatible server, and `bench`."""
+"""The command line: `demo`, `requests`, `streams`, `load` against any OpenAI-compatible server, and `bench`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from .bench import registry
 from .client import LoadSpec
 from .errors import ChaosError
+from .experiment import Plan
 from .load_process import LoadProcess
 from .measure import measure
 from .records import Records
@@ -29,6 +30,7 @@ from .watch import LoadWatch
 Command = Callable[..., Any]
 DEFAULT = LoadSpec(url="", model="")
 FOLDER = click.Path(file_okay=False, path_type=Path)
+FAULTS = ("kill", "freeze", "cut")
 POLL_SECONDS = 0.1
 DEMO_SECONDS = 90.0
 """Long enough to see the region come back."""
@@ -80,7 +82,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--fault", "kind", default="kill", show_default=True, type=click.Choice(["kill", "freeze", "cut"]),
+@click.option("--fault", "kind", default="kill", show_default=True, type=click.Choice(FAULTS),
               help="What happens to the region that serves most.")  # fmt: skip
 @click.option("--fault-at", default=20.0, show_default=True, type=click.FloatRange(0), help="Seconds after the start.")
 @click.option("--heal-at", default=40.0, show_default=True, type=click.FloatRange(0), help="Seconds after the start.")
@@ -98,19 +100,56 @@ def demo(
 
     Exit code 0 when no request failed and no stream was cut.
     """
+    if not fault_at < heal_at < load["seconds"]:
+        raise click.UsageError("--fault-at must come before --heal-at, and that before the end (--seconds).")
+    _run_regions(Plan((kind,), fault_at, heal_at - fault_at), load, service, name, out, output, keep)
+
+
+@main.command()
+@click.option(
+    "--requests", "count", default=20_000, show_default=True, type=click.IntRange(1), help="How many, in all."
+)
+@click.option("--rate", default=DEFAULT.rate, show_default=True, type=click.FloatRange(0, min_open=True),
+              help="Requests per second, streams not counted.")  # fmt: skip
+@click.option("--streams", default=DEFAULT.streams, show_default=True, type=click.IntRange(0),
+              help="Streams in flight at every moment.")  # fmt: skip
+@click.option("--fault", "faults", multiple=True, type=click.Choice(FAULTS),
+              help="What happens to regions, in turn; repeatable; by default all three.")  # fmt: skip
+@click.option("--lasts", default=10.0, show_default=True, type=click.FloatRange(0), help="Seconds until healing.")
+@click.option("--pause", default=5.0, show_default=True, type=click.FloatRange(0),
+              help="Seconds from the moment a region is well again to the next fault.")  # fmt: skip
+@click.option("--seed", default=DEFAULT.seed, show_default=True, help="The same seed sends the same load.")
+@click.option("--service", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="The LLMService to apply; the project's example by default.")  # fmt: skip
+@click.option("--name", default="holdfast", show_default=True, help="Which testbed.")
+@click.option("--out", default="out/requests", show_default=True, type=FOLDER, help="Folder of the report's files.")
+@click.option("-o", "--output", default="table", show_default=True, type=click.Choice(["table", "json"]))
+def requests(
+    count: int, rate: float, streams: int, faults: tuple[str, ...], lasts: float, pause: float, seed: int,
+    service: Path | None, name: str, out: Path, output: str,
+) -> None:  # fmt: skip
+    """Let regions fail again and again under open-loop requests, and count what failed.
+
+    Exit code 0 when no request failed and no stream was cut.
+    """
+    load = {"rate": rate, "seconds": count / rate, "streams": streams, "seed": seed}
+    plan = Plan(faults or FAULTS, first=pause, lasts=lasts, pause=pause, again=True)
+    _run_regions(plan, load, service, name, out, output, keep=True)
+
+
+def _run_regions(
+    plan: Plan, load: dict[str, Any], service: Path | None, name: str, out: Path, output: str, keep: bool
+) -> None:
+    """Run load and faults on the testbed, deliver the report, and exit by it."""
     from holdfast_testbed.errors import TestbedError
 
     from .demo import DemoOptions, run_demo
-    from .experiment import Plan
     from .ready import default_service
 
-    if not fault_at < heal_at < load["seconds"]:
-        raise click.UsageError("--fault-at must come before --heal-at, and that before the end (--seconds).")
     spec = LoadSpec(url="", model="", **load)
-    options = DemoOptions(Plan(kind, fault_at, heal_at), spec, service or default_service(), name, keep)
     console = _progress_console()
     try:
-        run, records = run_demo(options, console)
+        run, records = run_demo(DemoOptions(plan, spec, service or default_service(), name, keep), console)
     except TestbedError as error:
         raise click.ClickException(str(error)) from error
     _deliver(run, records, out, output)
@@ -138,7 +177,7 @@ def load(headers: tuple[str, ...], out: Path | None, output: str, **flags: Any) 
             time.sleep(POLL_SECONDS)
         records = process.result()
         assert process.cost is not None
-        run = Run(spec, None, measure(records, None), process.cost, started, datetime.now(UTC), read_versions())
+        run = Run(spec, measure(records), process.cost, started, datetime.now(UTC), read_versions())
     _deliver(run, records, out, output)
     _exit_by(run)
 
@@ -150,12 +189,15 @@ def load(headers: tuple[str, ...], out: Path | None, output: str, **flags: Any) 
 @click.option("--service", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="The LLMService to apply; the project's example by default.")  # fmt: skip
 @click.option("--name", default="holdfast", show_default=True, help="Which testbed.")
+@click.option("--without", multiple=True, type=click.Choice(["litellm"]),
+              help="A peer to leave out; it is installed under out/ where a benchmark compares with it.")  # fmt: skip
 @click.option("--as-is", is_flag=True, help="Measure what the testbed runs now: start, install and apply nothing.")
 @click.option("--out", default="out/bench", show_default=True, type=FOLDER, help="Folder of the JSON files.")
 @click.option("-o", "--output", default="table", show_default=True, type=click.Choice(["table", "json"]))
 def bench(
-    only: tuple[str, ...], seconds: float, service: Path | None, name: str, as_is: bool, out: Path, output: str
-) -> None:
+    only: tuple[str, ...], seconds: float, service: Path | None, name: str, without: tuple[str, ...], as_is: bool,
+    out: Path, output: str,
+) -> None:  # fmt: skip
     """Measure and print; one JSON file for each benchmark. Brings up regions for those that need them."""
     from holdfast_testbed.errors import TestbedError
     from holdfast_testbed.progress import Progress
@@ -164,7 +206,7 @@ def bench(
     from .bench.runner import BenchOptions, run_benchmarks
     from .ready import default_service
 
-    options = BenchOptions(name, service or default_service(), out, seconds, as_is)
+    options = BenchOptions(name, service or default_service(), out, seconds, as_is, frozenset(without))
     benchmarks = registry.load(only or registry.names())
     written = {}
     try:
@@ -183,7 +225,7 @@ def bench(
 @main.command()
 @click.option("--streams", default=1000, show_default=True, type=click.IntRange(1), help="How many, in all.")
 @click.option("--in-flight", default=24, show_default=True, type=click.IntRange(1), help="How many at every moment.")
-@click.option("--fault", "faults", multiple=True, type=click.Choice(["kill", "freeze", "cut"]),
+@click.option("--fault", "faults", multiple=True, type=click.Choice(FAULTS),
               help="What happens to regions, in turn; repeatable; by default all three.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="The same seed asks the same questions.")
 @click.option("--service", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -204,7 +246,7 @@ def streams(service: Path | None, name: str, out: Path, output: str, **asked: An
     from .streams.report import lines, passed
     from .streams.testbed import run_on_testbed
 
-    faults = asked.pop("faults") or ("kill", "freeze", "cut")
+    faults = asked.pop("faults") or FAULTS
     try:
         content = run_on_testbed(
             Options(faults=faults, **asked), service or default_service(), name, Progress(_progress_console())

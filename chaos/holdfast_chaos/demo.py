@@ -1,4 +1,4 @@
-"""The demo: a service in three real regions under load, one of which fails and comes back.
+"""A service in three real regions under load, in which one after the other fails and comes back; in the demo, one.
 
 It brings up what is missing, so that a second demo begins within seconds, and ends every process it started; the
 regions stay up unless asked otherwise.
@@ -69,8 +69,8 @@ def _experiment(
         started = datetime.now(UTC)
         progress.say(f"load: {spec.rate:g} requests/s and {spec.streams} streams for {spec.seconds:g} s")
         with LoadProcess(spec) as load, LoadWatch(console, load.records, spec.seconds) as watch:
-            fault = run_experiment(load, options.plan, bed, watch, watch.say)
+            faults = run_experiment(load, options.plan, bed, watch, watch.say, spec.seconds)
             records = load.result()
             assert load.cost is not None
             cost = load.cost
-    return Run(spec, fault, measure(records, fault), cost, started, datetime.now(UTC), versions), records
+    return Run(spec, measure(records, faults), cost, started, datetime.now(UTC), versions), records

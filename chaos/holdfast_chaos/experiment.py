@@ -1,13 +1,15 @@
-"""Runs a load and meanwhile lets a fault happen to the region that serves most, and heals it.
+"""Runs a load and meanwhile lets faults happen, one after the other, each to the region that serves most then.
 
-The fault acts in a thread, so that a slow one holds up neither the load nor the display. Whatever ends the
+A fault acts in a thread, so that a slow one holds up neither the load nor the display. Whatever ends the
 experiment, a fault that was asked for is healed before it returns.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -36,11 +38,18 @@ class Regions(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What shall happen, in seconds after the load's start."""
+    """What shall happen. Times in seconds."""
 
-    kind: str
-    fault_at: float
-    heal_at: float
+    kinds: Sequence[str]
+    """Faults, one after the other."""
+    first: float
+    """From the load's start to the first fault."""
+    lasts: float
+    """From a fault to its healing."""
+    pause: float = 0.0
+    """From the moment a region is well again to the next fault."""
+    again: bool = False
+    """Whether the faults are repeated for as long as the load has time for one."""
 
 
 class Injection:
@@ -69,6 +78,11 @@ class Injection:
             self.check()
         elif self._acts and (failure := self._acts[-1].exception()):
             self._say(f"healing {self.region} failed: {failure}")
+
+    @property
+    def over(self) -> bool:
+        """Whether the region is healed."""
+        return self.healing and self._acts[-1].done()
 
     @property
     def healing(self) -> bool:
@@ -102,28 +116,46 @@ class Injection:
         self.heal_done = time.monotonic()
 
 
-def run_experiment(load: LoadProcess, plan: Plan, regions: Regions, watch: Watch, say: Say) -> Fault:
-    """Run the load to its end with the fault in it; returns when the region is healed too."""
+def run_experiment(
+    load: LoadProcess, plan: Plan, regions: Regions, watch: Watch, say: Say, seconds: float = math.inf
+) -> tuple[Fault, ...]:
+    """Run the load, which lasts so many `seconds`, to its end with the faults in it; returns when all are healed."""
     load.wait_begun()
-    with Injection(regions, plan.kind, say) as injection:
-        while load.running:
+    kinds = iter(itertools.cycle(plan.kinds) if plan.again else plan.kinds)
+    found: list[Fault] = []
+    due, kind = plan.first, next(kinds, None)
+    while load.running:
+        elapsed = load.elapsed()
+        if kind is not None and due <= elapsed and (elapsed + plan.lasts < seconds or not found):
+            found.append(_let_happen(load, kind, plan.lasts, regions, watch, say))
+            due, kind = load.elapsed() + plan.pause, next(kinds, None)
+        watch(elapsed)
+        time.sleep(TICK_SECONDS)
+    if not found:
+        load.result()  # says why, if the load's process died
+        raise LoadError("The load ended before the fault was due.")
+    return tuple(found)
+
+
+def _let_happen(load: LoadProcess, kind: str, lasts: float, regions: Regions, watch: Watch, say: Say) -> Fault:
+    """One fault, from its injection until the region is healed or the load has ended."""
+    elapsed = load.elapsed()
+    region = busiest_region(load.records, elapsed)
+    if region is None:
+        raise LoadError("No answer named its region in the last seconds, so there is none to let fail.")
+    with Injection(regions, kind, say) as injection:
+        injection.inject(region)
+        say(f"{elapsed:5.1f} s  fault: {kind} {region}, which serves most")
+        heal_at = elapsed + lasts
+        while load.running and not injection.over:
             elapsed = load.elapsed()
-            if injection.region is None and elapsed >= plan.fault_at:
-                region = busiest_region(load.records, elapsed)
-                if region is None:
-                    raise LoadError("No answer named its region in the last seconds, so there is none to let fail.")
-                injection.inject(region)
-                say(f"{elapsed:5.1f} s  fault: {plan.kind} {region}, which serves most")
-            if injection.region is not None and not injection.healing and elapsed >= plan.heal_at:
+            if not injection.healing and elapsed >= heal_at:
                 injection.heal()
-                say(f"{elapsed:5.1f} s  heal: {injection.region}")
+                say(f"{elapsed:5.1f} s  heal: {region}")
             injection.check()
             watch(elapsed)
             time.sleep(TICK_SECONDS)
-    if injection.region is None:
-        load.result()  # says why, if the load's process died
-        raise LoadError("The load ended before the fault was due.")
     return Fault(
-        plan.kind, injection.region, injection.asked - load.start, injection.done - load.start,
+        kind, region, injection.asked - load.start, injection.done - load.start,
         injection.heal_asked - load.start, injection.heal_done - load.start,
     )  # fmt: skip

@@ -20,7 +20,7 @@ WINDOW_SECONDS = 3.0
 
 
 class Phase(StrEnum):
-    """Parts of a load, by the fault."""
+    """Parts of a load, by its faults."""
 
     BEFORE = "before"
     DURING = "during"
@@ -43,11 +43,13 @@ class Fault:
     heal_done: float | None
     """When the region was well again by its own components' account; None if that was not waited for."""
 
-    def phase(self, moment: float) -> Phase:
-        """The phase of a moment."""
-        if moment < self.asked:
-            return Phase.BEFORE
-        return Phase.DURING if moment < self.heal_asked else Phase.AFTER
+
+def phase(moment: float, faults: Sequence[Fault]) -> Phase:
+    """The phase of a moment; with several faults, what lies between two is after a fault."""
+    begun = [fault for fault in faults if fault.asked <= moment]
+    if not begun:
+        return Phase.BEFORE
+    return Phase.DURING if any(moment < fault.heal_asked for fault in begun) else Phase.AFTER
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,27 @@ class Failures:
 
 
 @dataclass(frozen=True)
+class Recovery:
+    """What one fault did to the requests from then on until the next one."""
+
+    fault: Fault
+    rto: float | None
+    """Seconds; see `recovery_time`."""
+    requests: int
+    failed: int
+    during: Latency
+    """Of those that were scheduled before healing."""
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What the clients saw."""
 
     requests: int
     requests_failed: int
     streams: Mapping[StreamOutcome, int]
-    rto: float | None
-    """Seconds; see `recovery_time`. None without a fault too."""
+    recoveries: tuple[Recovery, ...]
+    """One for each fault."""
     latency: Latency
     phase_latency: Mapping[Phase, Latency]
     lateness: Latency
@@ -103,8 +118,14 @@ class Measurement:
     failures: tuple[Failures, ...]
     stream_failures: tuple[Failures, ...]
 
+    @property
+    def rto(self) -> float | None:
+        """The longest of all faults, in seconds; None without a fault, and if one was not recovered from."""
+        times = [recovery.rto for recovery in self.recoveries]
+        return None if None in times else max((time for time in times if time is not None), default=None)
 
-def measure(records: Records, fault: Fault | None) -> Measurement:
+
+def measure(records: Records, faults: Sequence[Fault] = ()) -> Measurement:
     """Everything that is reported about one load."""
     requests, streams = records.requests, records.streams
     served = [request for request in requests if request.ok]
@@ -112,15 +133,37 @@ def measure(records: Records, fault: Fault | None) -> Measurement:
         requests=len(requests),
         requests_failed=len(requests) - len(served),
         streams=_outcomes(streams),
-        rto=recovery_time(requests, fault.asked) if fault else None,
+        recoveries=_recoveries(requests, faults),
         latency=latency_of(request.latency for request in served),
-        phase_latency={phase: latency_of(r.latency for r in served if _phase(r, fault) is phase) for phase in Phase},
+        phase_latency={
+            each: latency_of(r.latency for r in served if phase(r.scheduled, faults) is each) for each in Phase
+        },
         lateness=latency_of(request.lateness for request in requests),
-        regions=_regions(served, fault),
+        regions=_regions(served, faults),
         timeline=timeline(records),
         failures=_alike((r.scheduled, r.error, r.id) for r in requests if not r.ok),
         stream_failures=_alike((s.ended, s.error, s.id) for s in streams if s.outcome is not StreamOutcome.COMPLETED),
     )
+
+
+def _recoveries(requests: Sequence[RequestRecord], faults: Sequence[Fault]) -> tuple[Recovery, ...]:
+    """What each fault did, by the requests from it to the next one."""
+    found = []
+    for number, fault in enumerate(faults):
+        end = faults[number + 1].asked if number + 1 < len(faults) else math.inf
+        # Those before the first fault belong to it: a failure of theirs is not hidden.
+        mine = [each for each in requests if (number == 0 or each.scheduled >= fault.asked) and each.scheduled < end]
+        during = [each for each in mine if fault.asked <= each.scheduled < fault.heal_asked]
+        found.append(
+            Recovery(
+                fault,
+                recovery_time(mine, fault.asked),
+                len(mine),
+                sum(not each.ok for each in mine),
+                latency_of(each.latency for each in during if each.ok),
+            )
+        )
+    return tuple(found)
 
 
 def recovery_time(requests: Sequence[RequestRecord], fault_at: float) -> float | None:
@@ -183,13 +226,9 @@ def busiest_region(records: Sequence[Record], now: float, window: float = WINDOW
     return min(answers, key=lambda region: (-answers[region], region), default=None)
 
 
-def _phase(request: RequestRecord, fault: Fault | None) -> Phase:
-    return fault.phase(request.scheduled) if fault else Phase.BEFORE
-
-
-def _regions(served: Sequence[RequestRecord], fault: Fault | None) -> dict[str, dict[Phase, int]]:
-    counts = Counter((request.region or UNNAMED, _phase(request, fault)) for request in served)
-    return {name: {phase: counts[name, phase] for phase in Phase} for name in sorted({name for name, _ in counts})}
+def _regions(served: Sequence[RequestRecord], faults: Sequence[Fault]) -> dict[str, dict[Phase, int]]:
+    counts = Counter((request.region or UNNAMED, phase(request.scheduled, faults)) for request in served)
+    return {name: {each: counts[name, each] for each in Phase} for name in sorted({name for name, _ in counts})}
 
 
 def _outcomes(streams: Iterable[StreamRecord]) -> dict[StreamOutcome, int]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from .client import LoadSpec
 from .load_process import LoadCost
-from .measure import Failures, Fault, Latency, Measurement, Phase, Second
+from .measure import Failures, Latency, Measurement, Phase, Recovery, Second
 from .records import StreamOutcome
 
 Json = dict[str, Any]
@@ -24,7 +25,6 @@ class Run:
     """One load with all that is known about it."""
 
     spec: LoadSpec
-    fault: Fault | None
     measured: Measurement
     cost: LoadCost
     started: datetime
@@ -40,19 +40,29 @@ class Run:
 
 def verdict(run: Run) -> str:
     """The result in one sentence."""
-    measured, fault = run.measured, run.fault
-    event = f"{fault.region} {PAST.get(fault.kind, fault.kind)}: " if fault else ""
+    measured = run.measured
+    event = _event(measured.recoveries)
     failed = f"{measured.requests_failed:,}" if measured.requests_failed else "none"
     cut = measured.streams[StreamOutcome.TRUNCATED] + measured.streams[StreamOutcome.FAILED]
     all_streams = sum(measured.streams.values())
     streams = f"{cut:,} of {all_streams:,} streams were cut or never began" if cut else "no stream was cut"
     sentence = f"{event}{failed} of {measured.requests:,} requests failed, {streams}."
-    return sentence[0].upper() + sentence[1:] if not fault else sentence
+    return sentence if event else sentence[0].upper() + sentence[1:]
+
+
+def _event(recoveries: Sequence[Recovery]) -> str:
+    if not recoveries:
+        return ""
+    if len(recoveries) == 1:
+        fault = recoveries[0].fault
+        return f"{fault.region} {PAST.get(fault.kind, fault.kind)}: "
+    kinds = Counter(recovery.fault.kind for recovery in recoveries)
+    return f"{len(recoveries)} faults ({', '.join(f'{count} × {kind}' for kind, count in kinds.items())}): "
 
 
 def report_json(run: Run) -> Json:
     """The report as it is written to `report.json`. Times in seconds since the load's start."""
-    measured, fault = run.measured, run.fault
+    measured = run.measured
     return {
         "requests": {
             "total": measured.requests,
@@ -63,13 +73,17 @@ def report_json(run: Run) -> Json:
         "rto_seconds": None if measured.rto is None else round(measured.rto, 3),
         "latency_ms": {
             **_latency(measured.latency),
-            **{phase.value: _latency(latency) for phase, latency in measured.phase_latency.items() if fault},
+            **{
+                phase.value: _latency(latency)
+                for phase, latency in measured.phase_latency.items()
+                if measured.recoveries
+            },
         },
         "regions": {name: {phase.value: counts[phase] for phase in Phase} for name, counts in measured.regions.items()},
         "timeline": [_second(second) for second in measured.timeline],
         "failures": [_failures(group) for group in measured.failures[:SAMPLES]],
         "stream_failures": [_failures(group) for group in measured.stream_failures[:SAMPLES]],
-        "fault": _fault(fault) if fault else None,
+        "faults": [_recovery(recovery) for recovery in measured.recoveries],
         "load": _load(run),
         "times": {"started": run.started.isoformat(), "ended": run.ended.isoformat()},
         "versions": dict(run.versions),
@@ -103,7 +117,8 @@ def _failures(group: Failures) -> Json:
     }
 
 
-def _fault(fault: Fault) -> Json:
+def _recovery(recovery: Recovery) -> Json:
+    fault = recovery.fault
     return {
         "kind": fault.kind,
         "region": fault.region,
@@ -111,6 +126,10 @@ def _fault(fault: Fault) -> Json:
         "done_seconds": round(fault.done, 3),
         "heal_asked_seconds": round(fault.heal_asked, 3),
         "heal_done_seconds": None if fault.heal_done is None else round(fault.heal_done, 3),
+        "rto_seconds": None if recovery.rto is None else round(recovery.rto, 3),
+        "requests": recovery.requests,
+        "failed": recovery.failed,
+        "latency_ms": _latency(recovery.during),
     }
 
 

@@ -38,8 +38,7 @@ def draw_timeline(run: Run, path: Path) -> None:
         _draw_latency(latency, seconds)
         for axes in (served, failed, latency):
             _finish(axes, run)
-        if run.fault:
-            _label_fault(served, run.fault)
+        _label_faults(served, _faults(run))
         latency.set_xlabel("seconds since the load's start")
         figure.align_ylabels()
         figure.suptitle(verdict(run), x=0.075, y=0.977, ha="left", fontsize=12, fontweight="bold")
@@ -51,7 +50,7 @@ def draw_timeline(run: Run, path: Path) -> None:
 
 def _subtitle(run: Run) -> str:
     load = f"{run.spec.rate:g} requests per second and {run.spec.streams} streams in flight"
-    if run.fault is None:
+    if not run.measured.recoveries:
         return load
     return f"{load}; RTO " + ("not reached" if run.measured.rto is None else f"{run.measured.rto:.2f} s")
 
@@ -123,12 +122,16 @@ def _finish(axes: Any, run: Run) -> None:
     axes.grid(axis="y", color=FAINT, linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(length=0)
-    if run.fault:
-        end = min(run.fault.heal_asked, run.spec.seconds)
-        axes.axvspan(run.fault.asked, end, color=SHADE, zorder=0, linewidth=0)
-        for moment in _marks(run.fault):
+    for fault in _faults(run):
+        end = min(fault.heal_asked, run.spec.seconds)
+        axes.axvspan(fault.asked, end, color=SHADE, zorder=0, linewidth=0)
+        for moment in _marks(fault):
             if moment <= run.spec.seconds:
                 axes.axvline(moment, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+
+
+def _faults(run: Run) -> list[Fault]:
+    return [recovery.fault for recovery in run.measured.recoveries]
 
 
 def _marks(fault: Fault) -> list[float]:
@@ -136,10 +139,14 @@ def _marks(fault: Fault) -> list[float]:
     return [fault.asked, fault.heal_asked, *([] if fault.heal_done is None else [fault.heal_done])]
 
 
-def _label_fault(axes: Any, fault: Fault) -> None:
-    words = [f"{fault.kind} {fault.region}", "heal", "healed"]
+def _label_faults(axes: Any, faults: Sequence[Fault]) -> None:
+    """What happened, and of a single fault also when it was healed."""
+    labels = [(fault.asked, f"{fault.kind}\n{fault.region}") for fault in faults]
+    if len(faults) == 1:
+        words = [f"{faults[0].kind} {faults[0].region}", "heal", "healed"]
+        labels = list(zip(_marks(faults[0]), words, strict=False))
     end = axes.get_xlim()[1]
-    for moment, text in zip(_marks(fault), words, strict=False):
+    for moment, text in labels:
         if moment <= end:
             axes.annotate(
                 text, (moment, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -2), textcoords="offset points",

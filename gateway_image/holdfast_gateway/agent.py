@@ -22,6 +22,7 @@ from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render.files import files as render_files
 from holdfast_gateway.sources import Source
 from holdfast_gateway.state import Snapshot, SourceRoutes, agreed_routes, one_service_per_model
+from holdfast_gateway.tenants import unenforced
 from holdfast_gateway.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,8 @@ class Agent:
             views.append(SourceRoutes(routes, source.reachable))
         served, conflicts = one_service_per_model(agreed_routes(views).values())
         access = self._access.read(self.sources)
-        self._report([*problems, *(conflict.message for conflict in conflicts), *access.problems])
+        idle = unenforced(access.tenants, bool(self._options.limits and self._options.ledger))
+        self._report([*problems, *(conflict.message for conflict in conflicts), *access.problems, *idle])
         await self._names.want(Snapshot(served).host_names())
         engines = self._engines(served)
         return Snapshot(

@@ -60,6 +60,8 @@ def write(directory: Path, files: Files) -> list[str]:
 def initialise(directory: Path, options: Options) -> None:
     """Makes a directory from which Envoy can start. Keeps the last good configuration if there is one."""
     directory.mkdir(parents=True, exist_ok=True)
+    if options.ledger:
+        Path(options.ledger).mkdir(parents=True, exist_ok=True)  # without it Envoy refuses its client port
     has_configuration = (directory / LISTENERS).exists()
     for name, document in start_files(options, str(directory)).items():
         if name not in KEPT or not has_configuration:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from holdfast.telemetry.options import tracing_options
 from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.relay.search import Patience
 
@@ -26,9 +27,22 @@ KUBECONFIGS = click.option(
 )  # fmt: skip
 
 
+def absolute(_context: click.Context, _option: click.Parameter, folder: str) -> str:
+    """A folder's absolute path, as Envoy needs it; empty stays empty."""
+    return str(Path(folder).absolute()) if folder else ""
+
+
+def host_and_port(_: click.Context, __: click.Parameter, value: str) -> str:
+    """What is given as HOST:PORT, or a usage error."""
+    host, _separator, port = value.rpartition(":")
+    if value and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, for example 127.0.0.1:9909")
+    return value
+
+
 def gateway_options(command: Command) -> Command:
     """The options that shape Envoy's files; `init` and `agent` of one gateway must be given the same."""
-    flags = [
+    flags: list[Command] = [
         click.option("--role", type=click.Choice([role.value for role in Role]), default=DEFAULT.role.value),
         click.option("--listen", default=DEFAULT.listen, show_default=True),
         click.option("--client-port", default=DEFAULT.client_port, show_default=True),
@@ -45,6 +59,8 @@ def gateway_options(command: Command) -> Command:
         click.option("--health-timeout", default=DEFAULT.health_timeout, show_default=True),
         click.option("--unhealthy-after", default=DEFAULT.unhealthy_after, show_default=True),
         click.option("--max-body", default=DEFAULT.max_body, show_default=True, help="Bytes."),
+        click.option("--max-connections", default=DEFAULT.max_connections, show_default=True,
+                     type=click.IntRange(min=1), help="Of clients at once."),
         click.option("--peer-tls", default=DEFAULT.peer_tls, help="Folder: tls.crt, tls.key, ca.crt; default: no TLS."),
         click.option("--client-tls", default=DEFAULT.client_tls, help="Folder: tls.crt, tls.key; default: no TLS."),
         click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",
@@ -57,7 +73,18 @@ def gateway_options(command: Command) -> Command:
                      help="Of a tenant without a limit of its own; default: no limit."),
         click.option("--burst", default=DEFAULT.burst, type=click.IntRange(min=0),
                      help="Of such a tenant at once; default: as many as in a minute."),
+        click.option("--tokens-per-minute", default=DEFAULT.tokens_per_minute, type=click.IntRange(min=0),
+                     help="Of a tenant without a limit of its own; needs --limits and --ledger; default: no limit."),
+        click.option("--ledger", default=DEFAULT.ledger, metavar="DIR", callback=absolute,
+                     help="Where a record of each request is spooled; default: nowhere."),
+        click.option("--limits", default=DEFAULT.limits, metavar="HOST:PORT", callback=host_and_port,
+                     help="The service that counts for all gateways; default: each counts for itself."),
+        click.option("--limits-timeout", default=DEFAULT.limits_timeout, show_default=True,
+                     help="Seconds that a request may wait for that service; then it passes."),
         click.option("--access-log/--no-access-log", default=DEFAULT.access_log, show_default=True),
+        *tracing_options("HOLDFAST"),
+        click.option("--resource-attributes", default=DEFAULT.resource_attributes, envvar="OTEL_RESOURCE_ATTRIBUTES",
+                     metavar="KEY=VALUE,…", help="What all spans say of this gateway."),
     ]  # fmt: skip
     for flag in reversed(flags):
         command = flag(command)
@@ -102,4 +129,11 @@ def read_options(flags: dict[str, Any]) -> Options:
     """Options from the command line's values, among which there may be others."""
     names = {field.name for field in fields(Options)}
     given = {name: value for name, value in flags.items() if name in names}
-    return Options(**given | {"role": Role(flags["role"]), "auth": Auth(flags["auth"])})
+    options = Options(**given | {"role": Role(flags["role"]), "auth": Auth(flags["auth"])})
+    if options.limits and options.auth is not Auth.REQUIRED:
+        raise click.UsageError("--limits is about tenants: give --auth=Required as well")
+    if options.tokens_per_minute and not (options.limits and options.ledger):
+        raise click.UsageError(
+            "--tokens-per-minute needs --limits, and --ledger, where the tokens of requests are found"
+        )
+    return options

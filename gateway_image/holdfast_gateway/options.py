@@ -56,6 +56,8 @@ class Options:
     """Failed checks in a row after which a host gets no more traffic."""
     max_body: int = 4 * 1024 * 1024
     """The largest request body; a larger one is answered 413."""
+    max_connections: int = 50_000
+    """Connections of clients at once; more are closed as they come. Peers and probes are not counted."""
     peer_tls: str = ""
     """Folder with `tls.crt`, `tls.key` and `ca.crt` for mutual TLS between gateways; empty for none."""
     client_tls: str = ""
@@ -69,8 +71,22 @@ class Options:
     """Of each tenant that has no limit of its own; 0 for no limit."""
     burst: int = 0
     """Requests of such a tenant that may come at once; 0 for as many as in a minute."""
+    tokens_per_minute: int = 0
+    """Prompts and answers together, of a tenant without a limit of its own; 0: none. Needs `limits` and `ledger`."""
+    ledger: str = ""
+    """Folder where one record of each request of a client is spooled; empty for none."""
+    limits: str = ""
+    """HOST:PORT of the rate limit service that counts for all gateways; empty: each gateway counts for itself."""
+    limits_timeout: float = 0.05
+    """How long a request may wait for it; then it passes."""
     access_log: bool = False
     """Whether every request is logged to stdout as one JSON line."""
+    otlp_endpoint: str = ""
+    """Where spans are sent, `http://HOST:PORT`; empty for nowhere, and then clients' `traceparent` passes untouched."""
+    trace_sampling: float = 1.0
+    """Percent of the requests without a `traceparent` that are traced."""
+    resource_attributes: str = ""
+    """What all spans of this gateway say, `key=value,key=value`."""
 
     @property
     def own_address(self) -> str:

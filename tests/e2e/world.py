@@ -87,7 +87,7 @@ class Load:
                 self.goes_on(AFTER_SECONDS)
                 lasted = self._process.elapsed()
                 self._process.finish()
-                self.seen = measure(self._process.result(), None)
+                self.seen = measure(self._process.result())
                 assert self.seen.requests >= RATE * (lasted - 1), "the load did not keep its rate"
         finally:
             self._process.stop()

@@ -10,8 +10,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import aiohttp
@@ -29,6 +29,7 @@ class Target:
     name: str
     url: str
     proxies: Sequence[int]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,15 @@ class Asker:
         self._session = session
         self._body = body
 
-    async def ask(self, url: str, in_flight: int, seconds: float) -> list[float]:
+    async def ask(self, target: Target, in_flight: int, seconds: float) -> list[float]:
         """Latencies in seconds of what was asked within that time. Raises RuntimeError for an answer other than 200."""
+        url = target.url
         end = time.perf_counter() + seconds
         found: list[float] = []
 
         async def one_after_the_other() -> None:
             while (sent := time.perf_counter()) < end:
-                async with self._session.post(url, data=self._body) as response:
+                async with self._session.post(url, data=self._body, headers=target.headers) as response:
                     text = await response.read()
                     if response.status != 200:
                         raise RuntimeError(f"{url} answered {response.status}: {text[:200]!r}")
@@ -102,7 +104,7 @@ async def run(plan: Plan) -> None:
     async with session:
         asker = Asker(session, plan.body.encode())
         for target in plan.targets:
-            await asker.ask(target.url, max(plan.in_flight), WARM_UP_SECONDS)
+            await asker.ask(target, max(plan.in_flight), WARM_UP_SECONDS)
         for number, in_flight, target in plan.turns():
             print(json.dumps(asdict(await _turn(asker, plan, number, in_flight, target))), flush=True)
 
@@ -110,7 +112,7 @@ async def run(plan: Plan) -> None:
 async def _turn(asker: Asker, plan: Plan, number: int, in_flight: int, target: Target) -> Turn:
     proxies = [psutil.Process(pid) for pid in target.proxies]
     proxy_before, client_before, start = _cpu(proxies), time.process_time(), time.perf_counter()
-    latencies = await asker.ask(target.url, in_flight, plan.turn_seconds)
+    latencies = await asker.ask(target, in_flight, plan.turn_seconds)
     seconds = time.perf_counter() - start
     p50, p99 = np.percentile(np.array(latencies) * 1000, [50, 99])
     return Turn(

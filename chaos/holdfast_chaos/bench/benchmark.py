@@ -29,6 +29,8 @@ class Setting:
     """Up, with Holdfast installed, for benchmarks that need regions; else not to be used."""
     service: Service
     """Serving in every region of the testbed."""
+    without: frozenset[str] = frozenset()
+    """Peers, in lower case, that are not measured beside Holdfast."""
 
 
 @dataclass(frozen=True)

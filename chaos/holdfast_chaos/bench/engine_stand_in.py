@@ -1,4 +1,4 @@
-"""An engine that computes nothing: answers every request at once with the same completion.
+"""An engine that computes nothing: answers every request at once with the same chat completion.
 
 Run by granian as a process of its own, so that what a benchmark measures is the way to an engine.
 """
@@ -12,12 +12,14 @@ from typing import Any
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+MESSAGE = {"role": "assistant", "content": "word " * 32}
 ANSWER = json.dumps(
     {
-        "id": "cmpl-0",
-        "object": "text_completion",
+        "id": "chatcmpl-0",
+        "object": "chat.completion",
+        "created": 1,
         "model": "bench",
-        "choices": [{"index": 0, "text": "word " * 32, "logprobs": None, "finish_reason": "length"}],
+        "choices": [{"index": 0, "message": MESSAGE, "logprobs": None, "finish_reason": "length"}],
         "usage": {"prompt_tokens": 128, "completion_tokens": 32, "total_tokens": 160},
     }
 ).encode()

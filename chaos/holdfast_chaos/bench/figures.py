@@ -1,4 +1,4 @@
-"""What is computed of a control plane's measurements: no I/O."""
+"""What is computed of measurements, beside what was aimed at: no I/O."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ class Figure:
     values: Sequence[float]
     unit: str = "s"
     aim: float | None = None
-    """The largest value that was aimed at."""
+    """The largest value that was aimed at, or the smallest."""
     digits: int = 2
+    at_least: bool = False
+    """Whether more is better."""
 
     @property
     def median(self) -> float | None:
@@ -31,8 +33,15 @@ class Figure:
 
     @property
     def worst(self) -> float | None:
-        """The largest."""
-        return max(self.values, default=None)
+        """The largest, or the smallest where more is better."""
+        return (min if self.at_least else max)(self.values, default=None)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether even the worst value is as was aimed at; None without an aim or a value."""
+        if self.aim is None or self.worst is None:
+            return None
+        return self.worst >= self.aim if self.at_least else self.worst <= self.aim
 
     def as_json(self) -> Json:
         """Every value, and what the table shows of them."""
@@ -41,7 +50,7 @@ class Figure:
             "median": self.median,
             "worst": self.worst,
             "aim": self.aim,
-            "reached": None if self.aim is None or self.worst is None else self.worst <= self.aim,
+            "reached": self.reached,
             "values": [round(value, 4) for value in self.values],
         }
 
@@ -52,7 +61,7 @@ def figure_table(title: str, figures: Iterable[Figure]) -> Table:
     for each in figures:
         unit = f" {each.unit}" if each.unit else ""
         numbers = (shown(value, each.digits, unit) if value is not None else "–" for value in (each.median, each.worst))
-        aim = "–" if each.aim is None else f"≤ {each.aim:g}{unit}"
+        aim = "–" if each.aim is None else f"{'≥' if each.at_least else '≤'} {each.aim:,g}{unit}"
         rows.append([each.name, str(len(each.values)), *numbers, aim])
     return Table(title, ["FIGURE", "ROUNDS", "MEDIAN", "WORST", "AIM"], rows)
 

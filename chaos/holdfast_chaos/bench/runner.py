@@ -26,6 +26,8 @@ class BenchOptions:
     seconds: float
     as_is: bool
     """Measure what the regions run now: nothing is started, installed or applied."""
+    without: frozenset[str] = frozenset()
+    """Peers, in lower case, that are not measured beside Holdfast."""
 
 
 def run_benchmarks(
@@ -34,7 +36,7 @@ def run_benchmarks(
     """Measure each and write its file; yields them as they are done."""
     service = read_service(options.service)
     bed = Testbed(options.bed, progress)
-    setting = Setting(options.seconds, progress, bed, service)
+    setting = Setting(options.seconds, progress, bed, service, options.without)
     ready = False
     for name, benchmark in by_name(benchmarks):
         if benchmark.needs_regions and not ready:

@@ -9,6 +9,11 @@
 {{- if $gateway.tls.clientSecret }}{{ $options = append $options "--client-tls=/etc/holdfast/client-tls" }}{{ end -}}
 {{- if $gateway.tls.peerSecret }}{{ $options = append $options "--peer-tls=/etc/holdfast/peer-tls" }}{{ end -}}
 {{- range $gateway.cors.origins }}{{ $options = append $options (printf "--cors-origin=%s" .) }}{{ end -}}
+{{- $limits := $gateway.limits -}}
+{{- if $limits.enabled -}}
+{{- if ne $auth.mode "Required" }}{{ fail "gateway.limits.enabled needs gateway.auth.mode Required: limits are of tenants" }}{{ end -}}
+{{- $options = append $options (printf "--limits=%s" ($limits.service | default "127.0.0.1:9909")) -}}
+{{- end -}}
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
 apiVersion: apps/v1
 kind: Deployment
@@ -109,6 +114,28 @@ spec:
             timeoutSeconds: 5
             failureThreshold: 6
           resources: {{- toYaml $gateway.relay.resources | nindent 12 }}
+        {{- end }}
+        {{- if and $limits.enabled (not $limits.service) }}
+        - name: limits
+          {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
+          args: {{- concat (list "limits") $options $gateway.extraArgs $limits.extraArgs | toYaml | nindent 12 }}
+          env:
+            - name: HOLDFAST_LIMITS_STORE
+              {{- if $limits.redis.secretRef.name }}
+              valueFrom:
+                secretKeyRef: {name: {{ $limits.redis.secretRef.name }}, key: {{ $limits.redis.secretRef.key }}}
+              {{- else }}
+              value: {{ $limits.redis.url | default "memory" | quote }}
+              {{- end }}
+          ports:
+            - {name: limits, containerPort: 9908}   # health and metrics; this Pod's Envoy alone asks, on loopback
+          livenessProbe:
+            httpGet: {path: /healthz, port: limits}
+            initialDelaySeconds: 10
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 6
+          resources: {{- toYaml $limits.resources | nindent 12 }}
         {{- end }}
       volumes:
         # Outlives restarts of the containers: Envoy starts again from its last files.

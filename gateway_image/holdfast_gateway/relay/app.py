@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from holdfast.api.names import SERVICE_HEADER
+from holdfast.telemetry.spans import OFF, Tracing
 from holdfast_gateway.relay.client import (
     BodyTooLarge,
     Client,
@@ -18,6 +19,7 @@ from holdfast_gateway.relay.client import (
     Receive,
     Request,
     Send,
+    headers_of,
     leaves,
     read_request,
 )
@@ -25,7 +27,9 @@ from holdfast_gateway.relay.events import error_event
 from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
 from holdfast_gateway.relay.regions import Service
 from holdfast_gateway.relay.search import Patience
+from holdfast_gateway.relay.spool import Account, Spool
 from holdfast_gateway.relay.stream import Stream
+from holdfast_gateway.relay.tracing import StreamTrace
 from holdfast_gateway.relay.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,9 @@ class Relay:
     """A service by `namespace/name`."""
     patience: Patience
     max_body: int
+    spool: Spool | None = None
+    """Where what is known of each stream is written for the ledger."""
+    tracing: Tracing = OFF
     draining: bool = False
     streams: set[Stream] = field(default_factory=set)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -64,15 +71,19 @@ class Relay:
             return
         self._open += 1
         self.idle.clear()
+        account = Account(path=scope["path"], headers=headers_of(scope))
         try:
-            outcome = await self._answer(scope, receive, client)
+            outcome = await self._answer(scope, receive, client, account)
             self.metrics.streams.labels(outcome.value).inc()
+            if self.spool is not None and not client.passed_over:
+                account.status = client.status
+                await self.spool.write(account, outcome)
         finally:
             self._open -= 1
             if not self._open:
                 self.idle.set()
 
-    async def _answer(self, scope: Message, receive: Receive, client: Client) -> Outcome:
+    async def _answer(self, scope: Message, receive: Receive, client: Client, account: Account) -> Outcome:
         try:
             request = await read_request(scope, receive, self.max_body)
         except ClientLeft:
@@ -81,20 +92,35 @@ class Relay:
             message = "The request body is too large for this gateway."
             await client.refuse(413, "request_too_large", message, "invalid_request_error")
             return Outcome.REFUSED
-        return await self._unless_gone(self._stream(request, client), client, receive)
+        return await self._unless_gone(self._stream(request, client, account), client, receive)
 
-    async def _stream(self, request: Request, client: Client) -> Outcome:
+    async def _stream(self, request: Request, client: Client, account: Account) -> Outcome:
         key = request.headers.get(SERVICE_HEADER, "")
         if self.service(key) is None:
-            # Without `HANDLED`: Envoy goes on to the regions themselves.
+            # Without `HANDLED`: Envoy goes on to the regions themselves, and their answer is the one that counts.
+            client.passed_over = True
             await client.begin(503, [("content-type", "text/plain")])
             await client.give(b"The relay does not know the service.\n", last=True)
             return Outcome.REFUSED
-        stream = Stream(request, key, partial(self.service, key), self.upstream, client, self.metrics, self.patience)
+        traced = StreamTrace(self.tracing, request, key)
+        stream = Stream(
+            request,
+            key,
+            partial(self.service, key),
+            self.upstream,
+            client,
+            self.metrics,
+            self.patience,
+            traced,
+            account,
+        )
         self.streams.add(stream)
+        outcome = Outcome.CLIENT_LEFT
         try:
-            return await stream.run()
+            outcome = await stream.run()
+            return outcome
         except Exception:
+            outcome = Outcome.FAILED
             log.exception("a stream failed")
             message, code = "The relay failed.", "internal_error"
             if client.begun:
@@ -103,6 +129,7 @@ class Relay:
                 await client.refuse(500, code, message)
             return Outcome.FAILED
         finally:
+            traced.end(outcome)
             self.streams.discard(stream)
 
     @staticmethod

@@ -51,8 +51,12 @@ async def read_request(scope: Message, receive: Receive, most: int) -> Request:
         if len(body) > most:
             raise BodyTooLarge
     query = scope.get("query_string", b"").decode("latin-1")
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    return Request(scope["path"], scope["path"] + (f"?{query}" if query else ""), headers, bytes(body))
+    return Request(scope["path"], scope["path"] + (f"?{query}" if query else ""), headers_of(scope), bytes(body))
+
+
+def headers_of(scope: Message) -> dict[str, str]:
+    """A request's headers, names in lower case."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 async def leaves(receive: Receive) -> None:
@@ -69,6 +73,10 @@ class Client:
         self._lock = asyncio.Lock()
         self._sent_at = time.monotonic()
         self.begun = False
+        self.status: int | None = None
+        """Of the answer, once it has begun."""
+        self.passed_over = False
+        """Whether somebody else is asked for the answer."""
         self.finished = False
         """Whether all of the answer was given."""
 
@@ -79,6 +87,7 @@ class Client:
             await self._send({"type": "http.response.start", "status": status, "headers": encoded})
             self._sent_at = time.monotonic()
             self.begun = True
+            self.status = status
 
     async def give(self, data: bytes, *, last: bool = False) -> None:
         """A part of the body; returns when it is taken."""

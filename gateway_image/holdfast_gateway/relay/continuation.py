@@ -87,6 +87,15 @@ class Continuation:
         """Tokens that earlier engines generated; None with the first engine, whose chunks are passed on."""
         self._finished = False
         self._usage_sent = False
+        self._told: tuple[int | None, int | None] = None, None
+        """What the engine said of its tokens last, where that cannot be counted."""
+
+    @property
+    def usage(self) -> tuple[int | None, int | None]:
+        """Tokens of the prompt, and of those generated the ones that the client got; None: not known."""
+        if self.obstacle is None and self._prompt_ids is not None:
+            return len(self._prompt_ids), len(self.committed)
+        return self._told
 
     @property
     def held_bytes(self) -> int:
@@ -162,12 +171,14 @@ class Continuation:
     def _pass_through(self, came: Event) -> Taken:
         """An event of a stream that was never to be continued, whatever it is; an engine's own error is an end."""
         self.begun = True
+        self._told = chunks.usage(came.data) or self._told
         ends = came.data == DONE or (came.data is not None and chunks.is_error(came.data))
         return Taken(came.raw, progress=came.data is not None, complete=ends)
 
     def _pass_on(self, chunk: Chunk) -> Taken:
         """A chunk of a stream that turned out not to be one that can be continued."""
         held, self._held = self._held, []
+        self._told = chunks.counted(chunk.content) or self._told
         self._finished = self._finished or chunk.reason is not None
         return self._send(*(self._with_usage(self._reframed(each)) for each in (*held, chunk)))
 

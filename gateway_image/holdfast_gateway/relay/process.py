@@ -1,9 +1,7 @@
-"""The relay as a process: what it is started with, and a watch over it where no kubelet does that."""
+"""The relay as a process: what it is started with."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +9,11 @@ from typing import Any, NoReturn
 
 import click
 
-from holdfast_gateway.envoy import RESTART_FIRST, RESTART_MOST, die_with_parent
 from holdfast_gateway.options import Options
 from holdfast_gateway.relay.search import Patience
 
-log = logging.getLogger(__name__)
-SHARED = ("role", "listen", "relay_port", "outbound_port", "max_body")
+SHARED = ("role", "listen", "relay_port", "outbound_port", "max_body", "ledger")
+TRACED = ("otlp_endpoint", "trace_sampling", "resource_attributes")
 OWN = ("relay_status_port", "keep_alive", "resume_timeout", "resume_search", "drain")
 
 
@@ -43,32 +40,15 @@ def config(directory: Path, flags: Mapping[str, Any], options: Options) -> Any:
         patience=Patience(flags["resume_timeout"], flags["resume_search"], flags["keep_alive"]),
         max_body=options.max_body,
         drain=flags["drain"],
+        spool=Path(options.ledger) if options.ledger else None,
+        otlp_endpoint=options.otlp_endpoint,
+        trace_sampling=options.trace_sampling,
+        resource_attributes=options.resource_attributes,
     )
 
 
-def command(directory: Path, flags: Mapping[str, Any]) -> list[str]:
+def command(directory: Path, flags: Mapping[str, Any], log_format: str = "text") -> list[str]:
     """The relay's command line, with the same options as this process."""
-    given = [f"--{name.replace('_', '-')}={flags[name]}" for name in (*SHARED, *OWN)]
-    return [sys.executable, "-m", "holdfast_gateway", "relay", f"--dir={directory}", *given]
-
-
-async def supervise(started: list[str], stop: asyncio.Event) -> None:
-    """Keeps a relay running; once `stop` is set, lets it finish."""
-    stopping = asyncio.create_task(stop.wait())
-    pause = RESTART_FIRST
-    while True:
-        child = await asyncio.create_subprocess_exec(*started, preexec_fn=die_with_parent)
-        death = asyncio.create_task(child.wait())
-        try:
-            await asyncio.wait({death, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if child.returncode is None and not stop.is_set():
-                child.kill()  # cancelled: there is nobody left to stream to
-        if stop.is_set():
-            if child.returncode is None:
-                child.terminate()
-            await death
-            return
-        pause = min(RESTART_MOST, pause * 2)
-        log.error("the relay ended with %s, starting it again in %.1f s", child.returncode, pause)
-        await asyncio.wait({stopping}, timeout=pause)
+    given = [f"--{name.replace('_', '-')}={flags[name]}" for name in (*SHARED, *OWN, *TRACED)]
+    started = [sys.executable, "-m", "holdfast_gateway", f"--log-format={log_format}"]
+    return [*started, "relay", f"--dir={directory}", *given]

@@ -21,10 +21,12 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP2Settings
 from granian.server.embed import Server
 
+from holdfast.telemetry.options import tracing
 from holdfast_gateway.relay.app import Relay
 from holdfast_gateway.relay.metrics import CONTENT_TYPE
 from holdfast_gateway.relay.regions import Services
 from holdfast_gateway.relay.search import Patience
+from holdfast_gateway.relay.spool import Spool
 from holdfast_gateway.relay.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ STREAMS_PER_CONNECTION = 1024
 SEND_BUFFER_BYTES = 64 * 1024
 """What granian holds for one slow client."""
 SHUTDOWN_SECONDS = 2.0
+SENDER = "holdfast-relay"
 FLUSH_SECONDS = 0.2
 """For the last bytes to reach Envoy before the connection's end does."""
 
@@ -53,6 +56,13 @@ class ServeConfig:
     patience: Patience
     max_body: int
     drain: float = 900.0
+    spool: Path | None = None
+    """The ledger's folder."""
+    otlp_endpoint: str = ""
+    """Where spans are sent; empty for nowhere."""
+    trace_sampling: float = 1.0
+    """Percent of the traces that begin here."""
+    resource_attributes: str = ""
 
 
 def serve(config: ServeConfig) -> NoReturn:
@@ -72,7 +82,11 @@ def serve(config: ServeConfig) -> NoReturn:
 async def _serve(config: ServeConfig) -> int:
     _refuse_taken_port(config.address, config.port)
     async with Upstream(f"http://{config.address}:{config.outbound_port}") as upstream:
-        relay = Relay(upstream, Services(config.directory).get, config.patience, config.max_body)
+        spool = None if config.spool is None else Spool(config.spool)
+        relay = Relay(upstream, Services(config.directory).get, config.patience, config.max_body, spool)
+        relay.tracing = tracing(
+            config.otlp_endpoint, config.trace_sampling, SENDER, config.resource_attributes, relay.metrics.spans_dropped
+        )
         server = Server(
             relay,
             address=config.address,
@@ -100,6 +114,7 @@ async def _serve(config: ServeConfig) -> int:
         if runner is not None:
             await runner.cleanup()
         server.stop()  # type: ignore[no-untyped-call]
+        await asyncio.to_thread(relay.tracing.close)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
     return 0

@@ -17,6 +17,8 @@ from holdfast_gateway.relay.failure import Reason, UpstreamFailure
 from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
 from holdfast_gateway.relay.regions import Service
 from holdfast_gateway.relay.search import GivenUp, Loss, Patience, Search
+from holdfast_gateway.relay.spool import Account
+from holdfast_gateway.relay.tracing import StreamTrace
 from holdfast_gateway.relay.upstream import NO_REVISION, Answer, Place, Upstream
 from holdfast_gateway.render.values import ANY_REVISION
 
@@ -47,6 +49,8 @@ class Stream:
         client: Client,
         metrics: RelayMetrics,
         patience: Patience,
+        traced: StreamTrace,
+        account: Account | None = None,
     ) -> None:
         self._request = request
         self._key = key
@@ -57,7 +61,11 @@ class Stream:
         self._client = client
         self._metrics = metrics
         self._patience = patience
+        self._traced = traced
         self._asked = asked.read(request.path, request.body)
+        traced.model(self._asked.fields.get("model"))
+        self._account = account or Account()
+        self._account.model = self._asked.fields.get("model")
         self._answer = Continuation(self._asked)
         self._reader = EventReader()
         self._search = Search(patience.search)
@@ -109,6 +117,7 @@ class Stream:
         attempt = Attempt(self._request.target, self._asked.first_body(), Place(self._key))
         while True:
             self._attempts += 1
+            self._account.attempts = self._attempts
             try:
                 return await self._try(attempt)
             except UpstreamFailure as failure:
@@ -124,6 +133,7 @@ class Stream:
         headers = dict(self._request.headers)
         if self._attempts > 1 and (name := headers.get(REQUEST_ID)):
             headers[REQUEST_ID] = f"{name}-{self._attempts}"  # an engine may still hold the one before under its name
+        headers |= self._traced.attempt(self._attempts, attempt.place.region)
         async with contextlib.AsyncExitStack() as stack:
             opening = self._upstream.post(attempt.path, attempt.body, headers, attempt.place)
             try:
@@ -132,6 +142,7 @@ class Stream:
             except TimeoutError:
                 raise self._stalled() from None
             self._region = attempt.place.region or answer.region
+            self._traced.answered(answer.status, self._region)
             if answer.is_stream:
                 if self._resuming and self._revision is not None and answer.revision != self._revision:
                     raise UpstreamFailure(Reason.ERROR, NO_REVISION, gone=True)
@@ -148,6 +159,7 @@ class Stream:
     async def _pass(self, answer: Answer) -> Outcome:
         """An answer that is no stream, as it is: all regions were asked where that could help."""
         body = await answer.whole()
+        self._account.answered(self._region, answer.headers)
         handled = [(HANDLED, "true")] if answer.status != 200 else []
         await self._client.begin(answer.status, [*answer.headers, *handled])
         await self._client.give(body, last=True)
@@ -206,6 +218,11 @@ class Stream:
         if self._search.loss is not None:
             out = self._found(self._search.loss) + out
         await self._client.give(out, last=complete)
+        self._account.answered(self._region, answer.headers)
+        self._account.tokens_in, self._account.tokens_out = self._answer.usage
+        if tokens or self._progressed:
+            self._account.first_token = self._account.first_token or time.monotonic()
+        self._traced.gave(tokens)
         if tokens:
             self._token_at = time.monotonic()
             self._metrics.tokens.inc(tokens)
@@ -217,13 +234,16 @@ class Stream:
         if not self._resuming:
             return b""
         self._resumes += 1
+        self._account.resumed = self._resumes
         self._metrics.resumes.labels(loss.failure.reason.value, region).inc()
         self._metrics.pause.observe(time.monotonic() - loss.token_at)
+        self._traced.resumed(loss, region)
         log.info("stream %s: resumed from %s in %s", self._request.headers.get(REQUEST_ID, "?"), loss.region, region)
         return comment(f"resumed from {loss.region or 'unknown'} in {region}")
 
     def _note(self, failure: UpstreamFailure) -> None:
         log.info("stream %s lost %s: %s", self._request.headers.get(REQUEST_ID, "?"), self._region, failure)
+        self._traced.lost(failure)
         self._search.note(failure, self._region, self._token_at)
         self._service = self._lookup() or self._service
 

@@ -17,7 +17,14 @@ import aiohttp
 
 from holdfast.api.names import REVISION_HEADER, SERVICE_HEADER
 from holdfast_gateway.relay.failure import Reason, UpstreamFailure
-from holdfast_gateway.render.values import GONE_HEADER, MODEL_HEADER, PEER_HEADER, REGION_HEADER, peer_cluster
+from holdfast_gateway.render.values import (
+    GONE_HEADER,
+    MODEL_HEADER,
+    PEER_HEADER,
+    RECORD_HEADER,
+    REGION_HEADER,
+    peer_cluster,
+)
 
 BUFFER_BYTES = 32 * 1024
 """Read ahead of a client that is slow; beyond twice of that, the engine's side is not read."""
@@ -25,7 +32,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length")
 )
-_OWN = frozenset(("host", "accept-encoding", "expect", SERVICE_HEADER, PEER_HEADER, REVISION_HEADER))
+_OWN = frozenset(("host", "accept-encoding", "expect", SERVICE_HEADER, PEER_HEADER, RECORD_HEADER, REVISION_HEADER))
 LOOK_UP_SECONDS = 5.0
 END_SECONDS = 1.0
 NO_REVISION = "the region does not run the stream's revision"

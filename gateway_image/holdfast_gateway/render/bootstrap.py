@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import clusters, listeners
+from holdfast_gateway.render import clusters, limits, listeners, tracing
 from holdfast_gateway.render.values import Document, file_source, socket_address, typed
 
 LARGEST_PATTERN = 1_000_000
@@ -14,9 +14,20 @@ RUNTIME = {
 }
 
 
+def connections(options: Options) -> Document:
+    """How many clients may be connected at once; the listeners that are not for clients do not count theirs."""
+    limit = typed(
+        "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        max_active_downstream_connections=options.max_connections,
+    )
+    return {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": limit}
+
+
 def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Document:
     """Admin interface, metrics port and where to find the rest."""
     agent = [clusters.agent(options)] if options.status_port else []
+    limiter = [limits.cluster(options)] if options.limits else []
+    runtime = RUNTIME | (tracing.RUNTIME if options.otlp_endpoint else {})
     return {
         "node": {"id": f"holdfast-{options.role}", "cluster": f"holdfast-{options.role}"},
         "admin": {"address": socket_address("127.0.0.1", options.admin_port)},
@@ -26,13 +37,14 @@ def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Docu
                 "typed_config": typed("extensions.bootstrap.internal_listener.v3.InternalListener"),
             }
         ],
-        "layered_runtime": {"layers": [{"name": "holdfast", "static_layer": RUNTIME}]},
+        "layered_runtime": {"layers": [{"name": "holdfast", "static_layer": runtime}]},
+        "overload_manager": {"resource_monitors": [connections(options)]},
         "dynamic_resources": {
             "cds_config": file_source(clusters_file),
             "lds_config": file_source(listeners_file),
         },
         "static_resources": {
             "listeners": [listeners.metrics(options)],
-            "clusters": [clusters.admin(options), clusters.ready(), *agent],
+            "clusters": [clusters.admin(options), clusters.ready(), *agent, *limiter, *tracing.collector(options)],
         },
     }

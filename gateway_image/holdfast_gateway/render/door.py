@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from holdfast.api.names import PREFIX_HEADER, PRIORITY_HEADER, REVISION_HEADER, TENANT_HEADER
 from holdfast_gateway.issuers import TOKEN, Issuer
 from holdfast_gateway.options import Auth, Options
+from holdfast_gateway.render import limits
+from holdfast_gateway.render.matching import MATCHING, request_header, skip_if, with_matcher
 from holdfast_gateway.render.values import MODEL_METADATA, Document, file_source, header, http_filter, typed
 from holdfast_gateway.state import Snapshot
-from holdfast_gateway.tenants import PriorityClass, Tenant
+from holdfast_gateway.tenants import Allowance, PriorityClass, Tenant
 
 KEYS = "ecds-keys.yaml"
 TOKENS = "ecds-tokens.yaml"
@@ -23,7 +25,6 @@ TENANTS = "ecds-tenants.yaml"
 KEY_HEADERS = ("authorization", "x-api-key", "api-key")
 """Where a key may stand; the first that there is counts, with or without `Bearer`."""
 
-MATCHING = "extensions.common.matching.v3.ExtensionWithMatcher"
 API_KEYS = "extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
 TOKEN_CHECK = "extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 BEARER = f"Bearer {TOKEN}"
@@ -103,13 +104,7 @@ def keys(tenants: Sequence[Tenant], *, tokens: bool) -> Document:
     )
     if not tokens:
         return check
-    shown = {
-        "input": request_header("authorization"),
-        "value_match": {"safe_regex": {"google_re2": {}, "regex": BEARER}},
-    }
-    skip = {"name": "skip", "typed_config": typed("extensions.filters.common.matcher.action.v3.SkipFilter")}
-    matchers = [{"predicate": {"single_predicate": shown}, "on_match": {"action": skip}}]
-    return with_matcher("api-key", check, {"matcher_list": {"matchers": matchers}})
+    return skip_if("authorization", {"safe_regex": {"google_re2": {}, "regex": BEARER}}, "api-key", check)
 
 
 def by_tenant(tenants: Sequence[Tenant], options: Options) -> Document:
@@ -127,21 +122,25 @@ def by_tenant(tenants: Sequence[Tenant], options: Options) -> Document:
 def tenant_filters(tenant: Tenant, options: Options) -> list[Document]:
     """What happens to a tenant's requests: their class is set, and they are counted."""
     given = f"%DYNAMIC_METADATA({MODEL_METADATA}:{bounded_by(tenant.settings.priority)})%"
-    per_minute, burst = limits(tenant, options)
-    counted = [rate_limit(tenant.name, per_minute, burst)] if per_minute else []
-    return [mutate_request("class", add={PRIORITY_HEADER: given}), *counted]
+    may = allowance(tenant, options)
+    filters = [mutate_request("class", add={PRIORITY_HEADER: given})]
+    if may.requests_per_minute:
+        filters.append(rate_limit(tenant.name, may.requests_per_minute, may.burst, shown=not options.limits))
+    if options.limits and (may.requests_per_minute or may.tokens_per_minute):
+        filters.append(limits.note(tenant.name, may))
+    return filters
 
 
-def limits(tenant: Tenant, options: Options) -> tuple[int, int]:
-    """Requests per minute, 0 for no limit, and at once."""
+def allowance(tenant: Tenant, options: Options) -> Allowance:
+    """A tenant's own limits, else the gateway's."""
     own = tenant.settings.requests_per_minute
     per_minute = own or options.requests_per_minute
     burst = tenant.settings.burst or (options.burst if own is None else 0)
-    return per_minute, burst or per_minute
+    return Allowance(per_minute, burst or per_minute, tenant.settings.tokens_per_minute or options.tokens_per_minute)
 
 
-def rate_limit(name: str, per_minute: int, burst: int) -> Document:
-    """A bucket of `burst` tokens; each request takes one, and they come back evenly."""
+def rate_limit(name: str, per_minute: int, burst: int, shown: bool = True) -> Document:
+    """A bucket of `burst` tokens; each request takes one, and they come back evenly. `shown`: answers tell of it."""
     tokens = math.ceil(per_minute * SHORTEST_FILL / 60)
     # Rounded up to what Envoy can count; a limit is never exceeded.
     interval = math.ceil(60_000 * tokens / per_minute) / 1000
@@ -152,7 +151,7 @@ def rate_limit(name: str, per_minute: int, burst: int) -> Document:
         token_bucket={"max_tokens": burst, "tokens_per_fill": tokens, "fill_interval": f"{interval:.3f}s"},
         filter_enabled=ALWAYS,
         filter_enforced=ALWAYS,
-        enable_x_ratelimit_headers="DRAFT_VERSION_03",
+        enable_x_ratelimit_headers="DRAFT_VERSION_03" if shown else "OFF",
         response_headers_to_add=[header("retry-after", str(math.ceil(interval)))],
     )
 
@@ -196,16 +195,6 @@ def mutate_request(name: str, remove: Sequence[str] = (), add: dict[str, str] | 
     return http_filter(name, "header_mutation.v3.HeaderMutation", mutations={"request_mutations": changes})
 
 
-def with_matcher(name: str, config: Document, tree: Document) -> Document:
-    """A filter that a tree of matches steers."""
-    return typed(MATCHING, extension_config={"name": name, "typed_config": config}, xds_matcher=tree)
-
-
 def execute(chain: str) -> Document:
     """The action that runs one of the named chains."""
     return {"name": "execute", "typed_config": typed(f"{COMPOSITE}.ExecuteFilterAction", filter_chain_name=chain)}
-
-
-def request_header(name: str) -> Document:
-    """What a tree of matches looks at."""
-    return {"name": name, "typed_config": typed("type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from holdfast.api.names import TENANT_HEADER
 from holdfast_gateway.render.values import MODEL_METADATA, Document
@@ -37,9 +38,9 @@ def error_body(message: str, kind: str, code: str) -> str:
     return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
-def local_replies() -> Document:
-    """Gives Envoy's own errors a JSON body; says nothing about hosts, which Envoy's texts do."""
-    return {"mappers": [*(mapper(status) for status in OWN_ERRORS), unknown_tenant(), wrong_audience()]}
+def local_replies(first: Sequence[Document] = ()) -> Document:
+    """Gives Envoy's own errors a JSON body; says nothing about hosts, which Envoy's texts do. `first` go before."""
+    return {"mappers": [*first, *(mapper(status) for status in OWN_ERRORS), unknown_tenant(), wrong_audience()]}
 
 
 def mapper(status: int) -> Document:

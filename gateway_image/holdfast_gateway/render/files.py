@@ -13,10 +13,17 @@ from collections.abc import Iterator
 
 from holdfast.api.route import Route
 from holdfast_gateway.options import Auth, Options, Role
-from holdfast_gateway.render import clusters, door, endpoints, listeners, routes, sides, spare, tls
+from holdfast_gateway.render import clusters, door, endpoints, kserve, listeners, routes, sides, spare, tls
 from holdfast_gateway.render.bootstrap import bootstrap
 from holdfast_gateway.render.streams import STREAMS, streams
-from holdfast_gateway.render.values import Document, local_cluster, peer_cluster, service_cluster, stream_cluster
+from holdfast_gateway.render.values import (
+    Document,
+    kserve_cluster,
+    local_cluster,
+    peer_cluster,
+    service_cluster,
+    stream_cluster,
+)
 from holdfast_gateway.state import Snapshot
 
 BOOTSTRAP = "bootstrap.yaml"
@@ -99,6 +106,8 @@ def clusters_of(
             path = f"{directory}/{endpoints_file(local_cluster(route.key, revision))}"
             hosts = endpoints.local_endpoints(route, snapshot, revision)
             yield clusters.local(route, options, path, revision), hosts
+            path = f"{directory}/{endpoints_file(kserve_cluster(route.key, revision))}"
+            yield kserve.cluster(route, options, path, revision), kserve.endpoints(route, hosts, revision)
     path = f"{directory}/{endpoints_file(service_cluster(route.key))}"
     cluster = clusters.service(route, options, path)
     yield to_peers(cluster, options, directory), endpoints.service_endpoints(route, snapshot, options)

@@ -9,26 +9,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.api.names import PROBE_HEADER, TENANT_HEADER
+from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import affinity, cors, door, spare
+from holdfast_gateway.render import affinity, cors, door, kserve, limits, spare, tracing, usage
 from holdfast_gateway.render.errors import local_replies
+from holdfast_gateway.render.matching import skip_if
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
 from holdfast_gateway.render.values import (
     ADMIN_CLUSTER,
     MODEL_METADATA,
     READY_LISTENER,
+    REGION_HEADER,
     Document,
     file_source,
     http_filter,
     local_cluster,
     ready_path,
+    seconds,
     socket_address,
     typed,
 )
 
 LISTENER = "config.listener.v3.Listener"
+HEADERS_SECONDS = 10.0
+"""For the headers of a request to arrive."""
+USERS: list[Document] = [
+    {"name": PROBE_HEADER, "present_match": True},
+    {"name": ":path", "string_match": {"prefix": "/ready"}},
+]
+"""What requests of users do not have, but those of observers and of other gateways' health checks."""
 MAX_STREAMS = 10_000
 """Concurrent requests on one HTTP/2 connection from a peer."""
 
@@ -38,16 +48,18 @@ def client(options: Options, directory: str, routes: str) -> Document:
     filters = [
         gateway_ready(),
         *cors.filters(options.cors_origins),
+        *usage.number(options),
         *door.filters(options, directory),
         read_body(),
         affinity.hashing(),
+        *kserve.filters(),
+        *usage.read_usage(options),
+        *limits.filters(options),
     ]
-    return listener(
-        CLIENT_ROUTES,
-        options,
-        options.client_port,
-        connection_manager(CLIENT_ROUTES, options, filters, routes),
-    )
+    manager = connection_manager(CLIENT_ROUTES, options, filters, routes)
+    if options.ledger:
+        manager["access_log"] = [*manager.get("access_log", []), *usage.spool(options)]
+    return listener(CLIENT_ROUTES, options, options.client_port, manager)
 
 
 def peer(options: Options, routes: str) -> Document:
@@ -101,6 +113,7 @@ def metrics(options: Options) -> Document:
     )
     return {
         "name": "metrics",
+        "ignore_global_conn_limit": True,
         "address": socket_address(options.listen, options.metrics_port),
         "filter_chains": [chain(manager)],
     }
@@ -111,6 +124,7 @@ def listener(name: str, options: Options, port: int, manager: Document) -> Docum
     return typed(
         LISTENER,
         name=name,
+        **({} if name == CLIENT_ROUTES else {"ignore_global_conn_limit": True}),
         address=socket_address(options.listen, port),
         traffic_direction="INBOUND",
         per_connection_buffer_limit_bytes=options.max_body,
@@ -137,11 +151,14 @@ def connection_manager(name: str, options: Options, filters: list[Document], rou
         generate_request_id=True,
         preserve_external_request_id=True,
         stream_idle_timeout="0s",
+        # Else a client that sends a header now and then holds what it has sent for an hour.
+        request_headers_timeout=seconds(HEADERS_SECONDS),
         http2_protocol_options={"max_concurrent_streams": MAX_STREAMS},
-        local_reply_config=local_replies(),
+        local_reply_config=local_replies(limits.replies(options)),
         rds={"route_config_name": name, "config_source": file_source(routes)},
         http_filters=[*filters, router()],
     )
+    manager |= tracing.of_port(name, options, begins=name == CLIENT_ROUTES)
     return manager | ({"access_log": [access_log(name)]} if options.access_log else {})
 
 
@@ -190,37 +207,51 @@ def read_body() -> Document:
         "selectors": [{"key": "stream"}],
         "on_present": {"metadata_namespace": MODEL_METADATA, "key": "stream", "type": "PROTOBUF_VALUE"},
     }
-    return http_filter(
-        "envoy.filters.http.json_to_metadata",
-        "json_to_metadata.v3.JsonToMetadata",
+    config = typed(
+        "extensions.filters.http.json_to_metadata.v3.JsonToMetadata",
         request_rules={
             "rules": [rule, stream],
             "allow_content_types_regex": {"regex": ".*"},
             "allow_empty_content_type": True,
         },
     )
+    # It holds a request back until its end, which one by gRPC may not have for long.
+    name = "envoy.filters.http.json_to_metadata"
+    return {"name": name, "typed_config": skip_if("content-type", kserve.GRPC, name, config)}
+
+
+def without(header: Document) -> Document:
+    """Chooses requests without such a header."""
+    return {"header_filter": {"header": {**header, "invert_match": True}}}
 
 
 def access_log(name: str) -> Document:
-    """One JSON line for each request of a user, without anything of its body."""
+    """One JSON line for each request of a user, without its query, and of its body with the model's name alone."""
     fields = {
         "time": "%START_TIME%",
         "port": name,
         "request_id": "%REQ(X-REQUEST-ID)%",
+        "trace_id": "%TRACE_ID%",
+        "traceparent": "%REQ(TRACEPARENT)%",
         "method": "%REQ(:METHOD)%",
-        "path": "%REQ(:PATH)%",
+        "path": "%PATH(NQ)%",
+        "service": f"%REQ({SERVICE_HEADER})%",
         "model": f"%DYNAMIC_METADATA({MODEL_METADATA}:model)%",
         "status": "%RESPONSE_CODE%",
         "flags": "%RESPONSE_FLAGS%",
         "details": "%RESPONSE_CODE_DETAILS%",
         "milliseconds": "%DURATION%",
+        "first_byte_ms": "%RESPONSE_DURATION%",
+        "request_bytes": "%BYTES_RECEIVED%",
+        "bytes": "%BYTES_SENT%",
         "tenant": f"%REQ({TENANT_HEADER})%",
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "upstream": "%UPSTREAM_HOST%",
+        "region": f"%RESP({REGION_HEADER})%",
     }
     return {
         "name": "envoy.access_loggers.stdout",
-        "filter": {"header_filter": {"header": {"name": PROBE_HEADER, "present_match": True, "invert_match": True}}},
+        "filter": {"and_filter": {"filters": [*map(without, USERS), {"not_health_check_filter": {}}]}},
         "typed_config": typed(
             "extensions.access_loggers.stream.v3.StdoutAccessLog", log_format={"json_format": fields}
         ),

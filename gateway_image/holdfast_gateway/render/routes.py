@@ -8,8 +8,9 @@ from holdfast.api.names import PROBE_HEADER, REVISION_HEADER, SERVICE_HEADER, TI
 from holdfast.api.route import Route
 from holdfast.api.traffic import TRAFFIC_PATH
 from holdfast_gateway.options import Auth, Options
-from holdfast_gateway.render import affinity, cors, deadlines, hedging, sides, spare
+from holdfast_gateway.render import affinity, cors, deadlines, hedging, kserve, sides, spare
 from holdfast_gateway.render.answers import (
+    Views,
     direct,
     forbidden,
     metadata,
@@ -27,6 +28,7 @@ from holdfast_gateway.render.values import (
     AGENT_CLUSTER,
     PEER_HEADER,
     READY_CLUSTER,
+    RECORD_HEADER,
     REGION_HEADER,
     Document,
     header,
@@ -74,11 +76,23 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
             unreadable_timeout(),
             *(affinity.hashed(each, route) for route, each in streams),
             *(affinity.hashed(each, route) for route, made in whole for each in hedging.hedged(made, route)),
+            *kserve_routes(routes, entries, seen, options),
             *(forbidden(route) for route in routes if guarded),
             *refusals(seen),
         ],
     )
     return found | cors.policy(options.cors_origins)
+
+
+def kserve_routes(
+    routes: Sequence[Route], entries: Sequence[tuple[Route, list[Document]]], seen: Views, options: Options
+) -> list[Document]:
+    """The same services by KServe's protocol; no other one stands in for a service here, as the path names it."""
+    to_service = {route.key: service_route(route, [], None, options) for route in routes}
+    return [
+        *(each for route, who in entries for each in kserve.client_routes(route, who, to_service[route.key])),
+        *kserve.others(seen, to_service),
+    ]
 
 
 def peer_table(routes: Sequence[Route], snapshot: Snapshot, options: Options) -> Document:
@@ -186,7 +200,7 @@ def engine_routes(route: Route, snapshot: Snapshot) -> list[Document]:
     for made in sides.peer_routes(engine_route(route, snapshot), route, snapshot, len(in_service(route))):
         if "route" in made:
             match = made["match"] | {"headers": [*made["match"]["headers"], *deadlines.too_long(route)]}
-            found.append(made | {"match": match} | bounded)
+            found += [kserve.engine_route(made), made | {"match": match} | bounded]
         found.append(made)
     return found
 
@@ -198,7 +212,7 @@ def engine_route(route: Route, snapshot: Snapshot) -> Document:
         "match": of_service(route.key),
         "route": forward(local_cluster(route.key), route, retries),
         "request_headers_to_remove": [
-            *(SERVICE_HEADER, REVISION_HEADER, sides.ATTEMPT_HEADER, "x-envoy-external-address")
+            *(SERVICE_HEADER, RECORD_HEADER, REVISION_HEADER, sides.ATTEMPT_HEADER, "x-envoy-external-address")
         ],
         "response_headers_to_add": [header(REGION_HEADER, route.region), sides.told()],
     }

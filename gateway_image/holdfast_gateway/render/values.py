@@ -10,6 +10,9 @@ Document = dict[str, Any]
 REGION_HEADER = "x-holdfast-region"
 """On an answer: the region whose engines gave it."""
 
+RECORD_HEADER = "x-holdfast-record"
+"""On a request: the id of its record in the ledger, which the client port gives; no engine sees it."""
+
 PEER_HEADER = "x-holdfast-peer"
 """On a request of the relay: the cluster of the region that it asks by name."""
 
@@ -31,12 +34,23 @@ GONE_HEADER = "x-holdfast-revision-gone"
 READY_CLUSTER = "ready"
 ADMIN_CLUSTER = "admin"
 AGENT_CLUSTER = "agent"
+COLLECTOR_CLUSTER = "collector"
 READY_LISTENER = "ready"
 
 
 def local_cluster(key: str, revision: str | None = None) -> str:
     """Name of the cluster of this region's engines, or of those of one revision."""
     return f"local/{key}" if revision is None else f"local/{key}/{revision}"
+
+
+def kserve_cluster(key: str, revision: str | None = None) -> str:
+    """Name of the cluster of this region's engines by gRPC, or of those of one revision."""
+    return by_grpc(local_cluster(key, revision))
+
+
+def by_grpc(cluster: str) -> str:
+    """The name of a cluster of engines, made the name of the one in which they are spoken to by gRPC."""
+    return f"kserve/{cluster.removeprefix('local/')}"
 
 
 def service_cluster(key: str) -> str:

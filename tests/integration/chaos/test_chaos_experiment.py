@@ -48,9 +48,9 @@ def load_on(server: Any, seconds: float = 10) -> LoadProcess:
 def test_a_region_that_is_killed_and_healed_shows_with_its_recovery_time(region: Any) -> None:
     regions = OneRegion(region)
     with load_on(region, seconds=20) as load:
-        fault = run_experiment(load, Plan("kill", 3, 5), regions, nothing, nothing)
+        (fault,) = run_experiment(load, Plan(("kill",), 3, 2), regions, nothing, nothing)
         records = load.result()
-    measured = measure(records, fault)
+    measured = measure(records, [fault])
 
     assert regions.acts == [("kill", "us-east"), ("heal", "us-east")]
     assert 3 <= fault.asked <= fault.done <= fault.heal_asked
@@ -69,7 +69,7 @@ def test_a_disturbed_experiment_heals_what_it_broke(region: Any) -> None:
 
     regions = OneRegion(region)
     with pytest.raises(KeyboardInterrupt), load_on(region, seconds=60) as load:
-        run_experiment(load, Plan("kill", 2, 50), regions, interrupt, nothing)
+        run_experiment(load, Plan(("kill",), 2, 48), regions, interrupt, nothing)
 
     assert regions.acts == [("kill", "us-east"), ("heal", "us-east")]
 
@@ -77,7 +77,7 @@ def test_a_disturbed_experiment_heals_what_it_broke(region: Any) -> None:
 def test_a_fault_that_cannot_be_injected_ends_the_experiment_and_is_healed(region: Any) -> None:
     regions = OneRegion(region, broken=True)
     with pytest.raises(OSError, match="could not be injected"), load_on(region, seconds=60) as load:
-        run_experiment(load, Plan("kill", 2, 50), regions, nothing, nothing)
+        run_experiment(load, Plan(("kill",), 2, 48), regions, nothing, nothing)
 
     assert regions.acts[-1] == ("heal", "us-east")
 
@@ -86,7 +86,7 @@ def test_without_any_answer_that_names_a_region_nothing_is_broken(region: Any) -
     regions = OneRegion(region)
     region.kill()
     with pytest.raises(LoadError, match="none to let fail"), load_on(region, seconds=60) as load:
-        run_experiment(load, Plan("kill", 2, 50), regions, nothing, nothing)
+        run_experiment(load, Plan(("kill",), 2, 48), regions, nothing, nothing)
 
     assert regions.acts == []
 

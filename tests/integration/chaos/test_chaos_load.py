@@ -58,7 +58,7 @@ def test_an_engine_killed_midway_shows_as_failed_requests_and_truncated_streams(
         killed_at = load.elapsed()
         engine.kill()
         records = load.result()
-    measured = measure(records, None)
+    measured = measure(records)
 
     assert measured.requests == 160
     assert measured.requests_failed > 0

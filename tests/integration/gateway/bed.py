@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.integration.gateway.processes import RELAY_PORT, Server, engine, gateway, relay
+from tests.integration.gateway.processes import LIMITER_PORT, RELAY_PORT, Server, engine, gateway, limiter, relay
 
 from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway import files
@@ -31,6 +31,7 @@ from holdfast_gateway.tenants import Tenant
 
 DEADLINE = 30.0
 ENGINE_PORT = 8000
+LIMITER_HEALTHY = r"^cluster\.limits\.membership_healthy$"
 
 
 ANY_CERTIFICATE = ssl.create_default_context()
@@ -71,11 +72,12 @@ class Gateway:
     options: Options
     server: Server
     relay: Server | None = None
+    limiter: Server | None = None
 
     @property
     def servers(self) -> list[Server]:
         """All its processes."""
-        return [self.server] if self.relay is None else [self.server, self.relay]
+        return [each for each in (self.server, self.relay, self.limiter) if each is not None]
 
     @property
     def relay_url(self) -> str:
@@ -141,6 +143,13 @@ class Bed:
     """From name, address, port and a folder for its log; None: the gateway tests' own stand-in."""
     relay_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a relay for streams."""
+    ledger: bool = False
+    """Whether every gateway spools records, in the folder `ledger` beside its files."""
+    limiter_flags: tuple[str, ...] | None = None
+    """With flags, if only (), every gateway has a limiter of its own."""
+    envoy_flags: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    """Of the gateways' processes."""
     route_fields: dict[str, Any] = field(default_factory=dict)
     tenants: tuple[Tenant, ...] = ()
     issuers: tuple[Issuer, ...] = ()
@@ -203,14 +212,24 @@ class Bed:
         options = replace(Options(role=role, listen=listen, admin_port=free_port()), **self.timing)
         if self.relay_flags is not None:
             options = replace(options, relay_port=RELAY_PORT)
+        if self.limiter_flags is not None:
+            options = replace(options, limits=f"{listen}:{LIMITER_PORT}")
         directory = self.folder / name
+        if self.ledger:
+            options = replace(options, ledger=str(directory / "ledger"))
         files.initialise(directory, options)
-        made = Gateway(directory, options, gateway(directory, options.admin_port, "--settle", "0.5"))
+        flags = ("--settle", "0.5", *self.envoy_flags)
+        made = Gateway(directory, options, gateway(directory, options.admin_port, *flags, env=self.env))
         made.apply(snapshot)
         made.server.start()
         if self.relay_flags is not None:
-            made.relay = relay(directory, listen, *self.relay_flags)
+            spool = ("--ledger", options.ledger) if self.ledger else ()
+            made.relay = relay(directory, listen, *self.relay_flags, *spool, env=self.env)
             made.relay.start()
+        if self.limiter_flags is not None:
+            given = ["--ledger", options.ledger, "--relay-port", str(options.relay_port)] if self.ledger else []
+            made.limiter = limiter(directory, listen, *self.limiter_flags, *given)
+            made.limiter.start()
         self.gateways[name] = made
 
     def wait_ready(self, names: Iterable[str]) -> None:
@@ -233,6 +252,8 @@ class Bed:
                     ),
                     f"{name} sees its relay",
                 )
+            if found.limiter is not None:
+                wait_for(lambda found=found: found.stat(LIMITER_HEALTHY) == 1, f"{name} sees its limiter")
             hosts = sum(1 for count in self.regions.values() if count > 0)
             wait_for(
                 lambda found=found, hosts=hosts: found.healthy_regions() == hosts,

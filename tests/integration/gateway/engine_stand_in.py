@@ -43,6 +43,9 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await answer(send, 200, text=metrics())
         return
     request = json.loads(await read(receive) or b"{}")
+    if request.get("events"):
+        await stream(send, request["events"], float(request.get("pause", 0)))
+        return
     seconds = float(request.get("seconds", 0)) + SLOW["seconds"]
     if not await unless_left(generate(seconds, hang=bool(request.get("hang"))), receive):
         return
@@ -53,8 +56,19 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         "path": scope["path"],
         "headers": headers,
         "size": len(request.get("prompt", "")),
+        "large": "x" * int(request.get("large", 0)),
     }
-    await answer(send, int(request.get("status", 200)), seen)
+    await answer(send, int(request.get("status", 200)), seen | request.get("say", {}))
+
+
+async def stream(send: Send, events: list[str], pause: float) -> None:
+    """These bytes as an event stream, with so many seconds after each."""
+    head = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    for each in events:
+        await send({"type": "http.response.body", "body": each.encode(), "more_body": True})
+        await asyncio.sleep(pause)
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def unless_left(work: Coroutine[Any, Any, None], receive: Receive) -> bool:

@@ -29,12 +29,16 @@ class Load:
     rate: float = 50
     seconds: float = 2.5
     answers: tuple[float, ...] = (0.02, 1.2)
+    key: str = ""
+    """The API key that requests show; empty for none."""
 
 
 async def send_load(url: str, load: Load, fault: Callable[[], None] | None = None, at: float = 1.0) -> list[Outcome]:
     """Sends the load and meanwhile, `at` seconds after its start, injects the fault."""
     timeout = aiohttp.ClientTimeout(total=60)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+    headers = {"x-api-key": load.key} if load.key else {}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector, headers=headers) as session:
         start = time.monotonic()
         count = int(load.rate * load.seconds)
         requests = [

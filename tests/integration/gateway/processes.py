@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RELAY_PORT = 9904
+LIMITER_PORT = 9909
 PACE = "0.04"
 """Seconds for each token."""
 
@@ -103,15 +104,29 @@ def vllm(name: str, address: str, port: int, folder: Path) -> Server:
     return Server(command, folder / f"engine-{name}.log")
 
 
-def relay(directory: Path, listen: str, *flags: str) -> Server:
+def relay(directory: Path, listen: str, *flags: str, env: dict[str, str] | None = None) -> Server:
     """The product's own command that relays streams."""
     command = [sys.executable, "-m", "holdfast_gateway", "relay", "--dir", str(directory), "--listen", listen]
     command += ["--relay-port", str(RELAY_PORT), *flags]
-    return Server(command, directory / "relay.log")
+    return Server(command, directory / "relay.log", env)
 
 
-def gateway(directory: Path, admin_port: int, *flags: str) -> Server:
+def limiter(directory: Path, listen: str, *flags: str) -> Server:
+    """The product's own command that counts for all gateways."""
+    command = [sys.executable, "-m", "holdfast_gateway", "limits", "--dir", str(directory)]
+    command += ["--limits", f"{listen}:{LIMITER_PORT}", "--listen", listen, *flags]
+    return Server(command, directory / "limits.log")
+
+
+def gateway(directory: Path, admin_port: int, *flags: str, env: dict[str, str] | None = None) -> Server:
     """The product's own command that runs Envoy from a directory."""
     command = [sys.executable, "-m", "holdfast_gateway", "envoy", "--dir", str(directory)]
     command += ["--admin-port", str(admin_port), "--concurrency", "1", *flags]
-    return Server(command, directory / "envoy.log")
+    return Server(command, directory / "envoy.log", env)
+
+
+def ledger(directory: Path, listen: str, admin_port: int, sink: str, *flags: str) -> Server:
+    """The product's own command that ships the records of the gateway in a directory."""
+    command = [sys.executable, "-m", "holdfast_gateway", "ledger", "--ledger", str(directory / "ledger")]
+    command += ["--listen", listen, "--admin-port", str(admin_port), "--sink", sink, *flags]
+    return Server(command, directory / "ledger.log")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +193,38 @@ async def test_peers_given_by_name_are_resolved(tmp_path: Path, servers: list[Ap
         await eventually(lambda: models(tmp_path) == {"llama"}, "the route is applied")
     (endpoints,) = [text for name, text in contents(tmp_path).items() if name.startswith("eds-service-")]
     assert "127.0.0.1" in endpoints
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of a megabyte."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all room that is left."""
+    filler = disk / "filler"
+    filler.write_bytes(b"x" * shutil.disk_usage(disk).free)
+    return filler
+
+
+async def test_a_full_disk_changes_nothing_and_what_was_missed_is_made_up_for(
+    small_disk: Path, servers: list[ApiStandIn]
+) -> None:
+    server = servers[0]
+    await server.put("ConfigMap", config_map(route()))
+    async with agent_of(small_disk, Role.REGIONAL, server) as agent:
+        await eventually(lambda: models(small_disk) == {"llama"}, "the first list is applied")
+        filler = fill(small_disk)
+        await server.put("ConfigMap", config_map(route("code", "mistral")))
+        await eventually(lambda: len(agent.snapshot.routes if agent.snapshot else ()) == 2, "the change is seen")
+        await asyncio.sleep(1.5)  # long enough to fail and to try again
+        whole = [yaml.safe_load(text) for name, text in contents(small_disk).items() if name.endswith(".yaml")]
+        assert all(whole)
+        assert models(small_disk) == {"llama"}
+        filler.unlink()
+        await eventually(lambda: models(small_disk) == {"llama", "mistral"}, "there is room again")

@@ -30,6 +30,7 @@ def test_envoy_accepts_the_golden_files(golden: Path, tmp_path: Path) -> None:
         moved = moved.replace("/etc/holdfast/peer-tls", str(tmp_path / "tls"))
         moved = moved.replace("/etc/holdfast/client-tls", str(tmp_path / "tls"))
         (tmp_path / name).write_text(moved)
+    (tmp_path / "ledger").mkdir()
     certificates.authority(tmp_path / "tls")
     certificates.certificate(tmp_path / "tls")
     listeners = len(yaml.safe_load((tmp_path / "lds.yaml").read_text())["resources"])

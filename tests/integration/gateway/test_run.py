@@ -25,7 +25,7 @@ def relays(parent: int) -> list[int]:
     return [int(pid) for pid in children if b"\0relay\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-async def test_an_edge_outside_kubernetes_runs_its_relay_and_starts_it_again(tmp_path: Path) -> None:
+async def test_an_edge_outside_kubernetes_runs_its_relay_and_limiter_and_starts_it_again(tmp_path: Path) -> None:
     api = ApiStandIn()
     await api.start()
     await api.put("ConfigMap", config_map(route()))
@@ -38,11 +38,14 @@ async def test_an_edge_outside_kubernetes_runs_its_relay_and_starts_it_again(tmp
     command = [sys.executable, "-m", "holdfast_gateway", "run", "--role", "edge", "--listen", listen]
     command += ["--dir", str(tmp_path / "envoy"), "--kubeconfig", str(kubeconfig), "--admin-port", str(free_port())]
     command += ["--relay-port", "9904", "--settle", "0", "--drain", "5", "--concurrency", "1"]
+    command += ["--auth", "Required", "--limits", f"{listen}:9909", "--limits-store", "memory"]
     edge = Server(command, tmp_path / "edge.log")
     edge.start()
     try:
         await asyncio.to_thread(wait_for, lambda: status_of(f"http://{listen}:9904/ready") == 200, "the relay is up")
         await asyncio.to_thread(wait_for, lambda: status_of(f"http://{listen}:8080/ready") == 200, "Envoy is up")
+        counting = f"http://{listen}:9908/healthz"
+        await asyncio.to_thread(wait_for, lambda: status_of(counting) == 200, "the limiter is up")
         (first,) = relays(edge.pid)
         os.kill(first, signal.SIGKILL)
         await asyncio.to_thread(wait_for, lambda: relays(edge.pid) not in ([], [first]), "another relay runs")

@@ -41,4 +41,6 @@ def run_of(records: Records, fault: Fault | None = None) -> Run:
     """A run that has these records."""
     spec = LoadSpec("http://127.0.0.1:1", "tiny", rate=2, seconds=10, headers={"Authorization": "Bearer secret"})
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    return Run(spec, fault, measure(records, fault), LoadCost(0.5, 10.0), moment, moment, {"python": "3.11"})
+    return Run(
+        spec, measure(records, [fault] if fault else []), LoadCost(0.5, 10.0), moment, moment, {"python": "3.11"}
+    )

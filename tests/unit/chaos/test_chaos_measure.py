@@ -64,21 +64,21 @@ def test_the_order_in_which_answers_came_does_not_matter() -> None:
 def test_a_request_sent_late_counts_as_slow() -> None:
     late = answered(1.0, seconds=0.1)
     late = replace(late, sent=late.sent + 2, ended=late.ended + 2)
-    measured = measure(Records((late,)), None)
+    measured = measure(Records((late,)))
 
     assert measured.latency.slowest == pytest.approx(2100)
     assert measured.lateness.slowest == pytest.approx(2000)
 
 
 def test_failed_requests_have_no_part_in_latency() -> None:
-    measured = measure(Records((answered(1.0, seconds=0.2), lost(2.0, seconds=30.0))), None)
+    measured = measure(Records((answered(1.0, seconds=0.2), lost(2.0, seconds=30.0))))
 
     assert measured.latency.slowest == pytest.approx(200)
 
 
 def test_requests_are_counted_in_the_phase_they_were_scheduled_in() -> None:
     requests = (answered(1.9, seconds=5), answered(2.0, "eu-west"), answered(3.9, "eu-west"), answered(4.0, ""))
-    measured = measure(Records(requests), killed(asked=2.0, heal=4.0))
+    measured = measure(Records(requests), [killed(asked=2.0, heal=4.0)])
 
     assert measured.regions == {
         "us-east": {Phase.BEFORE: 1, Phase.DURING: 0, Phase.AFTER: 0},
@@ -89,7 +89,7 @@ def test_requests_are_counted_in_the_phase_they_were_scheduled_in() -> None:
 
 def test_truncated_streams_are_counted_and_shown_in_the_second_of_their_end() -> None:
     streams = (stream(6.0), stream(7.25, StreamOutcome.TRUNCATED), stream(7.5, StreamOutcome.FAILED))
-    measured = measure(Records((), streams), killed())
+    measured = measure(Records((), streams), [killed()])
 
     assert measured.streams == {
         StreamOutcome.COMPLETED: 1,
@@ -102,7 +102,7 @@ def test_truncated_streams_are_counted_and_shown_in_the_second_of_their_end() ->
 
 def test_failures_that_look_alike_are_one_entry_with_the_first_as_example() -> None:
     requests = (lost(1.0, "status 503"), lost(2.0, "status 503"), lost(3.0, "no answer in time"))
-    first, second = measure(Records(requests), None).failures
+    first, second = measure(Records(requests)).failures
 
     assert (first.message, first.count, first.first, first.example) == ("status 503", 2, 1.0, "request-1")
     assert second.message == "no answer in time"
@@ -128,7 +128,7 @@ def test_without_a_named_answer_no_region_is_busiest() -> None:
 
 @given(REQUESTS, STREAMS)
 def test_every_record_is_counted_exactly_once(requests: tuple[RequestRecord, ...], streams: tuple) -> None:
-    measured = measure(Records(requests, streams), killed(asked=20, heal=40))
+    measured = measure(Records(requests, streams), [killed(asked=20, heal=40)])
     answers = sum(sum(counts.values()) for counts in measured.regions.values())
     seconds = measured.timeline
 
@@ -137,6 +137,23 @@ def test_every_record_is_counted_exactly_once(requests: tuple[RequestRecord, ...
     assert sum(sum(second.ok.values()) + second.failed for second in seconds) == len(requests)
     assert sum(sum(second.streams.values()) for second in seconds) == len(streams)
     assert [second.second for second in timeline(Records(requests, streams))] == list(range(len(seconds)))
+
+
+def test_each_of_several_faults_is_measured_by_the_requests_until_the_next() -> None:
+    faults = [killed(asked=2.0, heal=4.0), killed(asked=6.0, heal=8.0)]
+    requests = (*steady(6), lost(6.5), *(answered(7 + number) for number in range(5)))
+    measured = measure(Records(requests), faults)
+    assert [(each.requests, each.failed, each.rto) for each in measured.recoveries] == [(12, 0, 0.0), (6, 1, 1.0)]
+    assert measured.rto == 1.0
+    assert sum(measured.regions["us-east"].values()) == 17
+    assert measured.regions["us-east"][Phase.AFTER] == 4 + 4, "between the faults, and after the last"
+
+
+def test_a_fault_that_was_not_recovered_from_leaves_no_rto_however_well_others_went() -> None:
+    faults = [killed(asked=2.0, heal=3.0), killed(asked=4.0, heal=5.0)]
+    measured = measure(Records((*steady(3), lost(3.5), *(answered(4 + number) for number in range(3)))), faults)
+    assert [each.rto for each in measured.recoveries] == [None, 0.0]
+    assert measured.rto is None
 
 
 @given(REQUESTS, MOMENTS)

@@ -39,13 +39,18 @@ def test_the_report_holds_what_its_readers_look_for() -> None:
         "latency_ms": {"p50": 750.0, "p99": 750.0, "slowest": 750.0},
     }
     assert report["failures"][0]["count"] == 1
-    assert report["fault"] == {
+    (fault,) = report["faults"]
+    assert fault == {
         "kind": "kill",
         "region": "us-east",
         "asked_seconds": 2.0,
         "done_seconds": 2.25,
         "heal_asked_seconds": 4.0,
         "heal_done_seconds": 5.0,
+        "rto_seconds": report["rto_seconds"],
+        "requests": report["requests"]["total"],
+        "failed": report["requests"]["failed"],
+        "latency_ms": report["latency_ms"]["during"],
     }
     assert set(report) >= {"times", "versions", "load"}
 
@@ -60,7 +65,7 @@ def test_a_load_without_a_fault_has_no_rto() -> None:
     report = report_json(run_of(STORY))
 
     assert report["rto_seconds"] is None
-    assert report["fault"] is None
+    assert report["faults"] == []
     assert set(report["latency_ms"]) == {"p50", "p99", "slowest"}
 
 

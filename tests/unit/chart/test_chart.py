@@ -34,6 +34,14 @@ VALUES: dict[str, dict[str, Any]] = {
         "edge": {"enabled": True},
         "gateway": {"auth": {"mode": "Required", "namespace": "tenants", "requestsPerMinute": 600, "burst": 20}},
     },
+    "limits": {
+        "region": "us-east",
+        "edge": {"enabled": True},
+        "gateway": {
+            "auth": {"mode": "Required", "requestsPerMinute": 600},
+            "limits": {"enabled": True, "redis": {"secretRef": {"name": "redis-of-limits"}}},
+        },
+    },
     "front": {
         "region": "us-east",
         "edge": {"enabled": True},
@@ -183,6 +191,27 @@ def test_every_gateway_has_a_relay_that_is_given_the_gateways_options(gateway: s
     assert "--relay-port=9904" in agent["args"]
     assert pod["terminationGracePeriodSeconds"] > 900
     assert "--drain=900" in relay["args"]
+
+
+@pytest.mark.parametrize("gateway", ["holdfast-gateway", "holdfast-edge"])
+def test_every_gateway_has_a_limiter_that_counts_in_the_redis_of_a_secret(gateway: str) -> None:
+    pod = find(render(VALUES["limits"]), "Deployment", gateway)["spec"]["template"]["spec"]
+    agent, limiter = (next(each for each in pod["containers"] if each["name"] == name) for name in ("agent", "limits"))
+
+    assert "--limits=127.0.0.1:9909" in agent["args"]
+    assert limiter["args"][0] == "limits"
+    assert set(agent["args"][1:]) <= set(limiter["args"][1:])
+    [variable] = limiter["env"]
+    assert variable["name"] == "HOLDFAST_LIMITS_STORE"
+    assert variable["valueFrom"]["secretKeyRef"] == {"name": "redis-of-limits", "key": "url"}
+
+
+def test_another_service_may_count_in_the_limiters_place() -> None:
+    gateway = {"auth": {"mode": "Required"}, "limits": {"enabled": True, "service": "ratelimit.infra:8081"}}
+    pod = find(render({"region": "a", "gateway": gateway}), "Deployment", "holdfast-gateway")["spec"]["template"]
+
+    assert "limits" not in [each["name"] for each in pod["spec"]["containers"]]
+    assert "--limits=ratelimit.infra:8081" in pod["spec"]["initContainers"][0]["args"]
 
 
 def test_the_relay_can_be_left_out() -> None:

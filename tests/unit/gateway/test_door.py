@@ -12,6 +12,7 @@ from hypothesis import given
 from tests.unit.gateway.builders import route
 from tests.unit.gateway.test_render import GUARDED, find, resources, snapshots
 
+from holdfast.api.names import TENANT_HEADER
 from holdfast_gateway.files import to_yaml
 from holdfast_gateway.render import door
 from holdfast_gateway.render.files import CLIENT_TABLE, PRIVATE, files
@@ -31,22 +32,52 @@ def test_keys_are_in_private_files_alone(snapshot: Snapshot) -> None:
 def test_a_request_reaches_a_service_exactly_for_the_tenants_that_may_use_its_model(snapshot: Snapshot) -> None:
     built = files(snapshot, GUARDED, "/d")
     (table,) = resources(built, CLIENT_TABLE)
-    forwarding = [each for each in table["virtual_hosts"][0]["routes"] if "route" in each]
+    forwarding = [
+        each for each in table["virtual_hosts"][0]["routes"] if "route" in each and names_model(each["match"])
+    ]
     for made in snapshot.routes:
         for name in [*(tenant.name for tenant in snapshot.tenants), "stranger", ""]:
             tenant = next((each for each in snapshot.tenants if each.name == name), None)
             reached = {each["route"]["cluster"] for each in forwarding if opens(each["match"], made.model, name)}
             way = spare_cluster if made.key in spares(snapshot.routes) else service_cluster
-            ways = {way(made.key), stream_cluster(made.key)}
+            ways = {way(made.key), stream_cluster(made.key), service_cluster(made.key)}  # the last by KServe's protocol
             wanted = ways if tenant and may_use(tenant, made.model) else set()
             assert reached == wanted
 
 
+def names_model(match: dict[str, Any]) -> bool:
+    """Whether a route is for one model."""
+    return "dynamic_metadata" in match or match.get("safe_regex", {}).get("regex", "").startswith("/v2/models/")
+
+
 def opens(match: dict[str, Any], model: str, tenant: str) -> bool:
-    """Whether a route takes requests for the model from the tenant."""
-    (header,) = match["headers"]
-    wanted = match["dynamic_metadata"][0]["value"]["string_match"]["exact"]
-    return wanted == model and bool(re.fullmatch(header["string_match"]["safe_regex"]["regex"], tenant))
+    """Whether a route takes requests for the model from the tenant, by any protocol."""
+    return admits(match, tenant) and (
+        model in [value for noted in find(match, "value") for value in find(noted, "exact")]
+        or bool(re.fullmatch(match.get("safe_regex", {}).get("regex", ""), f"/v2/models/{model}/infer"))
+    )
+
+
+def admits(match: dict[str, Any], tenant: str) -> bool:
+    """Whether a route takes requests from the tenant."""
+    (who,) = [each for each in match["headers"] if each["name"] == TENANT_HEADER]
+    return bool(re.fullmatch(who["string_match"]["safe_regex"]["regex"], tenant))
+
+
+@given(snapshots())
+def test_what_names_no_model_is_answered_by_a_service_that_the_tenant_may_use(snapshot: Snapshot) -> None:
+    (table,) = resources(files(snapshot, GUARDED, "/d"), CLIENT_TABLE)
+    asked = [
+        each
+        for each in table["virtual_hosts"][0]["routes"]
+        if re.fullmatch(each["match"].get("safe_regex", {}).get("regex", ""), "/v2/health/ready")
+        or each["match"].get("prefix") == "/v2/"
+    ]
+    for tenant in snapshot.tenants:
+        mine = {service_cluster(made.key) for made in snapshot.routes if may_use(tenant, made.model)}
+        ways = [each for each in asked if "headers" not in each["match"] or admits(each["match"], tenant.name)]
+        assert {each["route"]["cluster"] for each in ways[:1] if "route" in each} <= mine
+        assert ("route" in ways[0]) == bool(mine)
 
 
 @given(snapshots(), snapshots())
@@ -76,7 +107,8 @@ def test_a_bucket_is_never_filled_faster_than_its_limit_nor_more_often_than_envo
 )  # fmt: skip
 def test_a_tenants_own_limit_goes_before_the_default(own: dict[str, int], expected: tuple[int, int]) -> None:
     options = replace(GUARDED, requests_per_minute=60, burst=5)
-    assert door.limits(Tenant(name="acme", settings=Settings(**own)), options) == expected
+    allowance = door.allowance(Tenant(name="acme", settings=Settings(**own)), options)
+    assert (allowance.requests_per_minute, allowance.burst) == expected
 
 
 def test_without_any_limit_nothing_is_counted() -> None:

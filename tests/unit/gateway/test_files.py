@@ -30,8 +30,8 @@ def test_nothing_is_written_twice(tmp_path: Path) -> None:
 def test_endpoint_files_of_services_that_are_gone_are_removed_last(tmp_path: Path) -> None:
     written(tmp_path, "chat", "code")
     changed = written(tmp_path, "chat")
-    assert [name[:9] for name in changed[-2:]] == ["eds-local", "eds-servi"]
-    assert len(list(tmp_path.glob("eds-*"))) == 2
+    assert [name[:9] for name in changed[-3:]] == ["eds-kserv", "eds-local", "eds-servi"]
+    assert len(list(tmp_path.glob("eds-*"))) == 3
 
 
 def test_no_unfinished_file_remains(tmp_path: Path) -> None:

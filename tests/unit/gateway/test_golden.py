@@ -36,6 +36,8 @@ TENANTS = (
 )
 
 
+SPENDER = Tenant(name="spender", settings=Settings(requests_per_minute=60, tokens_per_minute=100_000))
+
 JWKS = json.dumps({"keys": [{"e": "AQAB", "kid": "k1", "kty": "RSA", "n": encode_number(2**2047 + 1)}]})
 ISSUERS = tuple(
     Issuer(secret=f"holdfast-system/{name}", issuer=f"https://{name}.example", audiences=("holdfast",), jwks=JWKS)
@@ -63,11 +65,22 @@ CASES = {
     "streams": case(RELAYED, route()),
     "streams-mutual-tls": case(replace(RELAYED, peer_tls="/etc/holdfast/peer-tls"), route(regions=(US, EU))),
     "streams-at-an-edge": case(replace(EDGE, relay_port=9904), route(regions=(US, EU))),
+    "tracing": case(
+        replace(
+            REGIONAL, otlp_endpoint="http://otel:4318", trace_sampling=2.5, resource_attributes="holdfast.region=us"
+        ),
+        route(regions=(US,)),
+    ),
     "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
+    "ledger": case(replace(RELAYED, access_log=True, ledger=f"{DIRECTORY}/ledger"), route(regions=(US, EU))),
     "tenants": (replace(case(RELAYED, route("chat"), route("code"))[0], tenants=TENANTS), GUARDED),
     "tenants-with-tokens": (
         replace(case(EDGE, route(regions=(US,)))[0], tenants=TENANTS, issuers=ISSUERS),
         replace(EDGE, auth=Auth.REQUIRED),
+    ),
+    "tenants-of-all-gateways": (
+        replace(case(EDGE, route(regions=(US,)))[0], tenants=(*TENANTS, SPENDER)),
+        replace(EDGE, auth=Auth.REQUIRED, limits="127.0.0.1:9909"),
     ),
     "no-tenants-yet": case(replace(EDGE, auth=Auth.REQUIRED), route(regions=(US,))),
     "fallback": case(RELAYED, route("chat", fallback="small", regions=(US, EU)), route("small", regions=(US, EU))),

@@ -121,10 +121,11 @@ def test_every_file_that_is_named_is_written_before_the_one_that_names_it(snapsh
 def test_the_peer_port_leads_to_engines_of_this_region_only(snapshot: Snapshot) -> None:
     built = files(snapshot, REGIONAL, "/d")
     for cluster in find(built[PEER_TABLE], "cluster"):
-        assert cluster == "ready" or cluster.startswith("local/")
+        assert cluster == "ready" or cluster.startswith(("local/", "kserve/"))
     for made in snapshot.routes:
-        addresses = {address for _, _, address, _, _ in hosts(built, f"local/{made.key}")}
-        assert addresses <= set(snapshot.engines[made.key])
+        for kind in ("local", "kserve"):
+            addresses = {address for _, _, address, _, _ in hosts(built, f"{kind}/{made.key}")}
+            assert addresses <= set(snapshot.engines[made.key])
 
 
 @given(snapshots(), st.sampled_from(ALL))
@@ -190,7 +191,7 @@ def test_only_engines_that_speak_http1_are_spoken_to_without_pings() -> None:
     pings = {
         cluster["name"]: bool(list(find(cluster, "connection_keepalive"))) for cluster in resources(built, CLUSTERS)
     }
-    assert pings == {"local/default/chat": False, "service/default/chat": True}
+    assert pings == {"local/default/chat": False, "kserve/default/chat": True, "service/default/chat": True}
 
 
 def test_an_edge_shares_traffic_by_weight_when_all_regions_are_active() -> None:
@@ -315,7 +316,7 @@ def test_only_the_relay_is_spoken_to_in_plain_where_gateways_speak_tls() -> None
             relay, peers = cluster["transport_socket_matches"]
             assert relay["transport_socket"]["name"] == "envoy.transport_sockets.raw_buffer"
             assert (peers["match"], peers["transport_socket"]["name"]) == ({}, "envoy.transport_sockets.tls")
-        elif not cluster["name"].startswith("local/"):
+        elif not cluster["name"].startswith(("local/", "kserve/")):
             assert cluster["transport_socket"]["name"] == "envoy.transport_sockets.tls"
 
 

@@ -1,0 +1,119 @@
+"""How fast an edited Route takes effect at a gateway that knows many services, and what so many cost.
+
+A real API server holds a ConfigMap for each service, a real agent follows it and writes Envoy's files, a real Envoy
+reads them. Each edit gives one service another model name; it has taken effect when a request for that model is no
+longer answered with "no such model".
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import psutil
+
+from holdfast_chaos.bench.benchmark import BenchError, Benchmark, Outcome, Setting
+from holdfast_chaos.bench.figures import Figure, figure_table
+from holdfast_chaos.bench.many_routes import Change, Gateway, free_watches, most_routes, open_gateway
+from holdfast_chaos.bench.processes import MIB, Stopwatch
+from holdfast_testbed.progress import Update
+
+ROUTES = "HOLDFAST_BENCH_ROUTES"
+"""Environment variable: how many services the gateway knows."""
+DEFAULT_ROUTES = 2000
+CHANGES = 50
+IDLE_SECONDS = 5.0
+PAUSE_SECONDS = 0.3
+"""Between two edits, so that each is measured alone."""
+TOO_FEW = (
+    "Only {routes} services instead of {wanted}: Envoy opens an inotify instance for every file that it follows, two "
+    "for each service, and ends when there is none left. For more, raise fs.inotify.max_user_instances, also on nodes."
+)
+
+
+def measure(setting: Setting) -> Outcome:
+    """Start all of it, edit one route after the other for `seconds` at most, remove all of it."""
+    if os.geteuid() != 0:
+        raise BenchError("The benchmark of changes starts an API server of its own, which needs root.")
+    wanted, possible = _routes(), most_routes(free_watches())
+    routes = min(wanted, possible)
+    if not routes:
+        raise BenchError("No inotify instances are free here: raise fs.inotify.max_user_instances.")
+    with open_gateway(routes, setting.progress) as gateway:
+        with setting.progress.step(f"watching {routes} services at rest"):
+            watch = Stopwatch((gateway.agent, gateway.envoy))
+            time.sleep(IDLE_SECONDS)
+            idle = watch.cpu()
+        with setting.progress.step("editing one route after the other") as update:
+            before = (_spent(gateway.agent), _spent(gateway.envoy))
+            changes = _edit(gateway, setting.seconds, update)
+            used = (_spent(gateway.agent) - before[0], _spent(gateway.envoy) - before[1])
+        memory = [each.memory_info().rss / MIB for each in (gateway.agent, gateway.envoy)]
+    speed = [
+        Figure("edit → Envoy answers by it, p50", [_quantile(changes, 50)], "ms", digits=0),
+        Figure("edit → Envoy answers by it, p99", [_quantile(changes, 99)], "ms", aim=250, digits=0),
+        Figure("  edit → the agent has written it", [1000 * each.written for each in changes], "ms", digits=0),
+        Figure("  written → Envoy answers by it", [1000 * (each.effective - each.written) for each in changes], "ms",
+               digits=0),
+    ]  # fmt: skip
+    cost = [
+        Figure("start of agent and Envoy → all are known", [gateway.started], digits=1),
+        Figure("memory of the agent", [memory[0]], "MiB", digits=0),
+        Figure("memory of Envoy", [memory[1]], "MiB", digits=0),
+        Figure("processor time of the agent at rest", [idle[gateway.agent]], "%", digits=1),
+        Figure("processor time of Envoy at rest", [idle[gateway.envoy]], "%", digits=1),
+        Figure("processor time of the agent, each edit", [1000 * used[0] / len(changes)], "ms", digits=0),
+        Figure("processor time of Envoy, each edit, health checks included", [1000 * used[1] / len(changes)], "ms",
+               digits=0),
+    ]  # fmt: skip
+    return Outcome(
+        parameters={"services": routes, "services_wanted": wanted, "regions": 1, "changes": len(changes)},
+        results={"figures": {each.name.strip(): each.as_json() for each in (*speed, *cost)}},
+        ratios={},
+        tables=[
+            figure_table(f"An edit at a gateway that knows {routes} services", speed),
+            figure_table(f"What {routes} services cost", cost),
+        ],
+        notes=notes(wanted, routes),
+    )
+
+
+def notes(wanted: int, routes: int) -> list[str]:
+    """What a reader of the numbers has to know."""
+    said = ["The API server, the agent, Envoy and the client share the cores of one machine."]
+    if routes < wanted:
+        said.insert(0, TOO_FEW.format(routes=routes, wanted=wanted))
+    return said
+
+
+def _edit(gateway: Gateway, seconds: float, update: Update) -> list[Change]:
+    changes: list[Change] = []
+    end = time.monotonic() + seconds
+    for version in range(1, CHANGES + 1):
+        changes.append(gateway.change(version * 7919 % gateway.routes, version))
+        update(f"{version} of {CHANGES}: {1000 * changes[-1].effective:.0f} ms")
+        if time.monotonic() > end:
+            break
+        time.sleep(PAUSE_SECONDS)
+    return changes
+
+
+def _quantile(changes: Sequence[Change], percent: int) -> float:
+    return 1000 * float(np.percentile([each.effective for each in changes], percent))
+
+
+def _spent(process: psutil.Process) -> float:
+    spent = process.cpu_times()
+    return float(spent.user + spent.system)
+
+
+def _routes() -> int:
+    text = os.environ.get(ROUTES, str(DEFAULT_ROUTES))
+    if not text.isdigit() or not int(text):
+        raise BenchError(f"{ROUTES} must be a whole number above 0, not {text!r}.")
+    return int(text)
+
+
+BENCHMARK = Benchmark(needs_regions=False, measure=measure)

@@ -1,0 +1,172 @@
+"""A gateway that knows many services: a real API server with a Route for each, a real agent, a real Envoy."""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from kubernetes import client
+from kubernetes.config import new_client_from_config
+
+from holdfast.api.names import COMPONENT_LABEL, MANAGED_BY_LABEL, MANAGER, ROUTE_COMPONENT, ROUTE_KEY
+from holdfast.api.route import RegionTarget, Route
+from holdfast_chaos.edge import HOST, free_ports
+from holdfast_gateway import envoy, files
+from holdfast_gateway.options import Options
+from holdfast_gateway.render.files import CLIENT_TABLE
+from holdfast_testbed.progress import Progress
+from holdfast_testbed.testbed import Testbed
+
+from .benchmark import BenchError
+from .servers import Server
+from .ways import PATH, regional_options
+
+BED = "holdfast-bench-routes"
+NAMESPACE = "default"
+WRITERS = 8
+UNKNOWN = 404
+POLL_SECONDS = 0.002
+CHANGE_SECONDS = 120.0
+START_SECONDS = 300.0
+WATCHES_PER_ROUTE, OTHER_WATCHES = 2, 12
+"""Envoy opens an inotify instance for each of its files; a service of a regional gateway without relay has two."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One edit of a Route. Seconds since before the edit was sent."""
+
+    written: float
+    """Until the agent had moved the new route table into place."""
+    effective: float
+    """Until Envoy answered by it."""
+
+
+@dataclass
+class Gateway:
+    """What runs."""
+
+    api: client.CoreV1Api
+    options: Options
+    folder: Path
+    agent: psutil.Process
+    envoy: psutil.Process
+    started: float
+    """Seconds from the start of agent and Envoy until Envoy knew the last service."""
+    routes: int
+
+    def change(self, number: int, version: int) -> Change:
+        """Give a service another model name, and wait until Envoy knows it. Raises BenchError."""
+        model = model_of(number, version)
+        begun, wall = time.monotonic(), time.time()
+        self.api.patch_namespaced_config_map(name_of(number), NAMESPACE, {"data": data(self.options, number, version)})
+        effective = wait_known(self.options.client_port, model, CHANGE_SECONDS) - begun
+        return Change((self.folder / CLIENT_TABLE).stat().st_mtime - wall, effective)
+
+
+@contextmanager
+def open_gateway(routes: int, progress: Progress) -> Iterator[Gateway]:
+    """Start everything with so many services; whatever happens, end and remove all of it. Raises BenchError."""
+    with ExitStack() as stack:
+        bed = Testbed(BED, progress)
+        if bed.exists:
+            bed.down()  # of a run that was killed
+        stack.callback(bed.down)
+        [region] = bed.up(regions=1, control_plane_only=True)
+        api = client.CoreV1Api(stack.enter_context(new_client_from_config(str(region.kubeconfig))))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-bench-")))
+        options = regional_options(free_ports(4))
+        with progress.step(f"writing {routes} routes"), ThreadPoolExecutor(WRITERS) as writers:
+            list(writers.map(lambda number: _create(api, options, number), range(routes)))
+        files.initialise(folder / "files", options)
+        ports = ("client", "peer", "metrics", "admin")
+        given = [f"--{port}-port={getattr(options, f'{port}_port')}" for port in ports]
+        agent = [sys.executable, "-m", "holdfast_gateway", "agent", f"--dir={folder / 'files'}", f"--listen={HOST}"]
+        agent += [f"--kubeconfig={region.kubeconfig}", *given]
+        with progress.step("starting agent and Envoy"):
+            begun = time.monotonic()
+            running = stack.enter_context(Server("agent", agent, folder / "agent.log"))
+            process = envoy.command(envoy.Process(folder / "files", options.admin_port, concurrency=1))
+            beside = stack.enter_context(Server("Envoy", process, folder / "envoy.log"))
+            beside.wait_until(lambda: _known(options.client_port, model_of(routes - 1, 0)), START_SECONDS)
+            started = time.monotonic() - begun
+        yield Gateway(
+            api, options, folder / "files", psutil.Process(running.pid), psutil.Process(beside.pid), started, routes
+        )
+
+
+def data(options: Options, number: int, version: int) -> dict[str, str]:
+    """The content of a service's ConfigMap; versions differ in the name of the model."""
+    region = RegionTarget(name="here", address=HOST, peer_port=options.peer_port)
+    route = Route(
+        namespace=NAMESPACE, service=f"bench-{number:04}", model=model_of(number, version), region="here",
+        regions=(region,),
+    )  # fmt: skip
+    return {ROUTE_KEY: json.dumps(route.wire())}
+
+
+def name_of(number: int) -> str:
+    """Name of a service's ConfigMap."""
+    return f"bench-{number:04}-route"
+
+
+def model_of(number: int, version: int) -> str:
+    """Name of a service's model."""
+    return f"bench-{number:04}-{version}"
+
+
+def free_watches() -> int:
+    """How many inotify instances this user can still open here."""
+    libc = ctypes.CDLL(None)
+    opened: list[int] = []
+    try:
+        while (one := libc.inotify_init1(os.O_CLOEXEC)) >= 0:
+            opened.append(one)
+    finally:
+        for one in opened:
+            os.close(one)
+    return len(opened)
+
+
+def most_routes(watches: int) -> int:
+    """For how many services that many inotify instances suffice."""
+    return max(0, (watches - OTHER_WATCHES) // WATCHES_PER_ROUTE)
+
+
+def wait_known(port: int, model: str, seconds: float) -> float:
+    """The moment when Envoy no longer answers that there is no such model. Raises BenchError."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if _known(port, model):
+            return time.monotonic()
+        time.sleep(POLL_SECONDS)
+    raise BenchError(f"Envoy does not know the model {model} after {seconds:g} s.")
+
+
+def _known(port: int, model: str) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    try:
+        connection.request("POST", PATH, json.dumps({"model": model}), {"content-type": "application/json"})
+        return connection.getresponse().status != UNKNOWN
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _create(api: client.CoreV1Api, options: Options, number: int) -> None:
+    labels = {MANAGED_BY_LABEL: MANAGER, COMPONENT_LABEL: ROUTE_COMPONENT}
+    body: Any = {"metadata": {"name": name_of(number), "labels": labels}, "data": data(options, number, 0)}
+    api.create_namespaced_config_map(NAMESPACE, body)
