@@ -95,7 +95,7 @@ generate: setup ## Write the CRDs from the API types
 requirements: setup ## Pin what the engines' images install, anew
 	for image in cpu:engine vllm:vllm; do \
 	  $(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
-	    --custom-compile-command 'make requirements' --extra $${image#*:} --extra engine-sources pyproject.toml \
+	    --custom-compile-command 'make requirements' --extra $${image#*:} --extra engine-sources --extra tracing pyproject.toml \
 	    --output-file engine_image/requirements/$${image%:*}.txt; done
 
 testbed-up: setup ## Three Kubernetes regions on this machine, Holdfast installed

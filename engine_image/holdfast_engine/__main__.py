@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from click.core import ParameterSource
 
+from holdfast.telemetry import logs
+from holdfast.telemetry.options import log_format, tracing_options
 from holdfast_engine.integrity import digest as read_digest
 from holdfast_engine.model_errors import ModelError
 from holdfast_engine.prepare import WantedModel
@@ -53,6 +56,12 @@ _CACHE = click.option(
     help="Where models from hf://, s3:// and oci:// are fetched to.",
 )
 _SHA256 = click.option("--sha256", callback=_sha256, metavar="HEX", help="The model's digest; another is not accepted.")
+
+
+def _traced(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(tracing_options("HOLDFAST_SERVE", "HOLDFAST")):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -146,6 +155,8 @@ def main() -> None:
 )
 @click.option("--engine-command", help="What starts the server of vLLM (default: its module in `python3`) or Triton.")
 @click.option("--triton-model", metavar="NAME", help="Which model of Triton's repository; default: its only one.")
+@_traced
+@log_format("HOLDFAST_SERVE_LOG_FORMAT", "HOLDFAST_LOG_FORMAT")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE_ARGS]...")
 @click.pass_context
 def serve(
@@ -174,6 +185,9 @@ def serve(
     termination_log: Path,
     engine_command: str | None,
     triton_model: str | None,
+    otlp_endpoint: str,
+    trace_sampling: float,
+    log_format: str,
     arguments: tuple[str, ...],
 ) -> None:
     """Serve a model with OpenAI's API; it is fetched and verified first where that is asked for.
@@ -192,11 +206,12 @@ def serve(
         raise click.UsageError("--triton-model is Triton's.")
     if step_interval >= progress_timeout:
         raise click.UsageError("--step-interval must be less than --progress-timeout.")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up(log_format)
     limits = Limits(None, max_queue, priority_ageing, max_prompt_tokens, max_output_tokens)
     config = ServeConfig(
-        served_name, host, port, grpc_port, progress_timeout, drain_seconds, limits, sleep_after, termination_log
-    )
+        served_name, host, port, grpc_port, progress_timeout, drain_seconds, limits, sleep_after, termination_log,
+        otlp_endpoint, trace_sampling,
+    )  # fmt: skip
     wanted = None if model is None else WantedModel(model, sha256, model_cache)
     if kind == "vllm":
         run(*_vllm(context, wanted, config, engine_command, arguments))

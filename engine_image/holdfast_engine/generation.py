@@ -6,19 +6,24 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from holdfast_engine.admission import Priority
 from holdfast_engine.errors import EngineError
 from holdfast_engine.port import Output, Task
+from holdfast_engine.tracing import Timeline
 
 
 class Generation:
     """Read `prompt_ids` once, then `next` until it gives a reason. Closing it stops its work."""
 
-    def __init__(self, task: Task, on_close: Callable[[Generation, str], None], now: float) -> None:
+    def __init__(
+        self, task: Task, on_close: Callable[[Generation, str], None], now: float, priority: Priority = Priority.NORMAL
+    ) -> None:
         self.task = task
         self.id = task.id
         self.probe = task.probe
         """Whether an observer asked for it: then it is nobody's traffic, and no metric counts it."""
         self.submitted_at = now
+        self.timeline = Timeline(now, priority)
         self.last_token_at: float | None = None
         self.started = False
         """Whether the engine works on it, as it has said."""

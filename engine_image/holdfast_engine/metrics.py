@@ -75,6 +75,9 @@ class EngineMetrics(Collector):
             ["model_name", "priority"],
             registry=self.registry,
         )
+        self.spans_dropped: Callable[[int], None] = self._counter(
+            "holdfast:spans_dropped", "Spans that no collector took."
+        ).inc
         for reason in FINISH_REASONS:
             self._finished.labels(model_name, reason)
 

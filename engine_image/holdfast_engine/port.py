@@ -7,7 +7,7 @@ holds one file per engine; `tests/integration/engine/test_engine_contract.py` sa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,6 +44,8 @@ class Task:
     """Fields of `sampling` that the client named; an engine may have defaults of its own for the others."""
     probe: bool = False
     """Whether an observer asks: it goes before everybody, beyond the places of users' tasks."""
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    """What makes an engine's own spans children of the request's, where it has any."""
 
 
 @dataclass(frozen=True)

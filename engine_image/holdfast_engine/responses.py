@@ -15,11 +15,13 @@ from holdfast_engine.protocol import ChatRequest, CompletionRequest
 from holdfast_engine.reading import AnswerReader
 from holdfast_engine.sending import GenerationResponse
 from holdfast_engine.shim import Shim
+from holdfast_engine.tracing import went_wrong
 
 MAX_ID_LENGTH = 256
 
 
 def error_response(error: EngineError) -> Response:
+    went_wrong(error)
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
     if error.leaving:
         headers["connection"] = "close"  # HTTP/2 has GOAWAY instead, and drops this header
@@ -87,6 +89,7 @@ class GeneratedResponse(GenerationResponse):
         return error_response(error)
 
     def _broken(self, error: EngineError) -> bytes:
+        went_wrong(error)
         return answers.event(error.body())
 
     def _own_headers(self) -> dict[str, str]:

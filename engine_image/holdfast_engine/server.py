@@ -22,6 +22,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP2Settings
 from granian.server.embed import Server
 
+from holdfast.telemetry.options import tracing
+from holdfast.telemetry.spans import Tracing
 from holdfast_engine.app import build_app
 from holdfast_engine.causes import Cause, CauseReason
 from holdfast_engine.errors import UnavailableError
@@ -32,8 +34,10 @@ from holdfast_engine.metrics import EngineMetrics
 from holdfast_engine.port import Engine
 from holdfast_engine.prepare import TERMINATION_LOG, leave_word
 from holdfast_engine.shim import Shim
+from holdfast_engine.tracing import TracedApp
 
 logger = logging.getLogger(__name__)
+SENDER = "holdfast-engine"
 MAX_CONNECTIONS = 4096
 """Above any sensible number of gateways and probes: a probe must never wait for a connection."""
 STREAMS_PER_CONNECTION = 1024
@@ -58,6 +62,10 @@ class ServeConfig:
     sleep_after: float = 0.0
     termination_log: Path = TERMINATION_LOG
     """Where the cause of a bad end is left, if the file is there: the kubelet makes it and shows what it then holds."""
+    otlp_endpoint: str = ""
+    """Where spans are sent; empty for nowhere."""
+    trace_sampling: float = 1.0
+    """Percent of the traces that begin here."""
 
 
 def serve(engine: Engine, config: ServeConfig) -> NoReturn:
@@ -83,8 +91,9 @@ async def _serve(engine: Engine, config: ServeConfig) -> int:
     _refuse_taken_port(config.host, config.port)
     metrics = EngineMetrics(config.served_name)
     shim = Shim(engine, metrics, config.progress_timeout, config.limits, config.sleep_after)
+    spans = tracing(config.otlp_endpoint, config.trace_sampling, SENDER, "", metrics.spans_dropped)
     server = Server(
-        build_app(shim, metrics, config.served_name),
+        TracedApp(build_app(shim, metrics, config.served_name), config.served_name, spans),
         address=config.host,
         port=config.port,
         interface=Interfaces.ASGINL,
@@ -98,7 +107,7 @@ async def _serve(engine: Engine, config: ServeConfig) -> int:
     stopping = asyncio.Event()
     _on_signals(shim, stopping)
     serving = asyncio.create_task(server.serve())
-    rpc = await _serve_grpc(shim, config)
+    rpc = await _serve_grpc(shim, config, spans)
     logger.info("listening on %s:%d, loading %s", config.host, config.port, config.served_name)
     await shim.start()
     ends = [serving, asyncio.create_task(stopping.wait()), asyncio.create_task(shim.ended.wait())]
@@ -115,6 +124,7 @@ async def _serve(engine: Engine, config: ServeConfig) -> int:
         await rpc.stop(FLUSH_SECONDS)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
+    await asyncio.to_thread(spans.close)
     if shim.failed is not None and not stopping.is_set():
         await shim.engine.stop(at_once=True)
         logger.error("leaving: %s", shim.failed.cause)
@@ -125,10 +135,10 @@ async def _serve(engine: Engine, config: ServeConfig) -> int:
     return 0
 
 
-async def _serve_grpc(shim: Shim, config: ServeConfig) -> grpc.aio.Server | None:
+async def _serve_grpc(shim: Shim, config: ServeConfig, spans: Tracing) -> grpc.aio.Server | None:
     if not config.grpc_port:
         return None
-    return await start_grpc(Front(shim, config.served_name), config.host, config.grpc_port)
+    return await start_grpc(Front(shim, config.served_name, spans), config.host, config.grpc_port)
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

@@ -33,6 +33,7 @@ from holdfast_engine.port import (
     Task,
 )
 from holdfast_engine.rest import Rest
+from holdfast_engine.tracing import trace_headers
 from holdfast_engine.vocabulary import Vocabulary
 from holdfast_engine.watchdog import Watchdog
 
@@ -151,7 +152,8 @@ class Shim:
         if prompt.token_ids is not None and (error := self.limits.refusal_of_prompt(len(prompt.token_ids))):
             raise error
         given = (prompt.text, prompt.token_ids, prompt.messages)
-        generation = self._new(Task(self._next_id, sampling, *given, stops, chosen, probe))
+        task = Task(self._next_id, sampling, *given, stops, chosen, probe, trace_headers())
+        generation = self._new(task, priority)
         self._open[generation.id] = generation
         self._idle.clear()
         turned_away = self._admission.add(generation.id, priority, probe, generation.submitted_at)
@@ -184,9 +186,9 @@ class Shim:
         generation.cancel_expiry()
         generation.tell(refusal)
 
-    def _new(self, task: Task) -> Generation:
+    def _new(self, task: Task, priority: Priority = Priority.NORMAL) -> Generation:
         self._next_id += 1
-        return Generation(task, self._close, time.monotonic())
+        return Generation(task, self._close, time.monotonic(), priority)
 
     def _hand_over(self) -> None:
         """Give the engine what has a place; waking it first where it sleeps."""
@@ -198,6 +200,7 @@ class Shim:
     def _give(self, generation: Generation) -> None:
         self._watchdog.begin(first=not self._known)
         self._known[generation.id] = generation
+        generation.timeline.given_at = time.monotonic()
         self.engine.submit(generation.task)
 
     def _expire(self, generation: Generation, priority: Priority, timeout: float) -> None:
@@ -224,6 +227,7 @@ class Shim:
     def _close(self, generation: Generation, reason: str) -> None:
         if not generation.probe:
             self._metrics.request_finished(reason, time.monotonic() - generation.submitted_at)
+        generation.timeline.end(reason, generation.prompt_tokens)
         self._let_go(generation)
         self._forget(generation)
 
@@ -316,6 +320,7 @@ class Shim:
         self.last_token_at = now
         since = generation.last_token_at
         generation.last_token_at = now
+        generation.timeline.generated(count, now)
         if not generation.probe:
             seconds = now - (generation.submitted_at if since is None else since)
             self._metrics.tokens_generated(count, first=since is None, seconds=seconds)

@@ -1,9 +1,10 @@
-"""The command line: `init`, `envoy`, `agent`, `relay`, `limits`, `ledger`; `run` (all of them); `render`: the files."""
+"""The command line: `init`, `envoy`, `agent`, `relay`, `limits`, `ledger`, `run` (all of these), `render`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -15,6 +16,8 @@ import yaml
 from kubernetes.aio import client
 
 from holdfast.api.route import Route
+from holdfast.telemetry import logs
+from holdfast.telemetry.options import log_format
 from holdfast_gateway import envoy as envoy_process
 from holdfast_gateway import status
 from holdfast_gateway.agent import Agent
@@ -32,6 +35,7 @@ from holdfast_gateway.flags import (
 )
 from holdfast_gateway.ledger import process as ledger_process
 from holdfast_gateway.ledger.process import ledger_options
+from holdfast_gateway.ledger.report import usage
 from holdfast_gateway.limiter import process as limiter_process
 from holdfast_gateway.limiter.process import limiter_options
 from holdfast_gateway.names import look_up
@@ -43,11 +47,11 @@ from holdfast_gateway.state import Snapshot, one_service_per_model
 
 
 @click.group()
-@click.option("--verbose", is_flag=True)
-def main(verbose: bool) -> None:
+@click.option("--verbose", is_flag=True, envvar="HOLDFAST_VERBOSE", help="Log at DEBUG.")
+@log_format("HOLDFAST_LOG_FORMAT")
+def main(verbose: bool, log_format: str) -> None:
     """Holdfast's gateway: Envoy, and the agent that writes its files."""
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up(log_format, logging.DEBUG if verbose else logging.INFO)
 
 
 @main.command()
@@ -63,9 +67,10 @@ def init(directory: Path, **flags: Any) -> None:
 @click.option("--admin-port", default=DEFAULT.admin_port, show_default=True, help="As given to init.")
 @envoy_options
 @drain_option
-def run_envoy(directory: Path, **flags: Any) -> None:
+@click.pass_context
+def run_envoy(context: click.Context, /, directory: Path, **flags: Any) -> None:
     """Run Envoy from the files; restart it when it dies; on SIGTERM drain it."""
-    process = envoy_process.Process(directory, **flags)
+    process = envoy_process.Process(directory, log_format=form(context), **flags)
     asyncio.run(until_signal(lambda stop: envoy_process.supervise(process, stop)))
 
 
@@ -121,21 +126,23 @@ def run_ledger(**flags: Any) -> None:
 @limiter_options
 @ledger_options
 @drain_option
-def run(directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
+@click.pass_context
+def run(context: click.Context, /, directory: Path, kubeconfigs: tuple[str, ...], **flags: Any) -> None:
     """Init, agent, Envoy, relay, limiter and ledger together, for a gateway that runs outside Kubernetes."""
     options = read_options(flags)
+    os.environ["HOLDFAST_LOG_FORMAT"] = form(context)  # for the processes that this one starts
     companions = []
     if options.relay_port:
         companions.append(Companion("relay", relay_process.command(directory, flags)))
     if options.limits and flags["limits_store"]:
-        companions.append(Companion("limiter", *limiter_process.command(directory, flags, options)))
+        companions.append(Companion("limiter", *limiter_process.command(directory, flags)))
     if options.ledger:
         ledger_process.check(flags, options)
-        companions.append(Companion("ledger", ledger_process.command(flags)))
+        companions.append(Companion("ledger", *ledger_process.command(flags)))
     names = ("concurrency", "log_level", "settle", "drain")
     process_flags = {name: flags[name] for name in names}
     sources = source_names(options, kubeconfigs)
-    process = envoy_process.Process(directory, admin_port=options.admin_port, **process_flags)
+    process = envoy_process.Process(directory, admin_port=options.admin_port, log_format=form(context), **process_flags)
     initialise(directory, options)
 
     async def together(stop: asyncio.Event) -> None:
@@ -168,6 +175,14 @@ def render(routes: tuple[Path, ...], engines: tuple[str, ...], directory: str, *
         click.echo(f"--- # {directory}/{name}\n{to_yaml(document)}", nl=False)
     if conflicts:
         raise click.ClickException("; ".join(conflict.message for conflict in conflicts))
+
+
+main.add_command(usage)
+
+
+def form(context: click.Context) -> str:
+    """How log lines shall look, also those of processes that this one starts."""
+    return str(context.find_root().params["log_format"])
 
 
 async def work(directory: Path, options: Options, names: tuple[str, ...], stop: asyncio.Event) -> None:

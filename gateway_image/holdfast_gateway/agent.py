@@ -17,11 +17,12 @@ from holdfast_gateway import files
 from holdfast_gateway.access import Access
 from holdfast_gateway.memory import recall, remember
 from holdfast_gateway.names import Names
-from holdfast_gateway.observe import read_routes, see_engines
+from holdfast_gateway.observe import SeenEngines, read_routes, see_engines
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render.files import files as render_files
 from holdfast_gateway.sources import Source
 from holdfast_gateway.state import Snapshot, SourceRoutes, agreed_routes, one_service_per_model
+from holdfast_gateway.tenants import unenforced
 from holdfast_gateway.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -92,15 +93,24 @@ class Agent:
             views.append(SourceRoutes(routes, source.reachable))
         served, conflicts = one_service_per_model(agreed_routes(views).values())
         access = self._access.read(self.sources)
-        self._report([*problems, *(conflict.message for conflict in conflicts), *access.problems])
+        idle = unenforced(access.tenants, bool(self._options.limits and self._options.ledger))
+        self._report([*problems, *(conflict.message for conflict in conflicts), *access.problems, *idle])
         await self._names.want(Snapshot(served).host_names())
-        return Snapshot(served, self._engines(served), dict(self._names.addresses), access.tenants, access.issuers)
+        engines = self._engines(served)
+        return Snapshot(
+            served,
+            engines.addresses,
+            dict(self._names.addresses),
+            access.tenants,
+            access.issuers,
+            engines.revisions,
+        )
 
-    def _engines(self, served: Sequence[Route]) -> Mapping[str, tuple[str, ...]]:
+    def _engines(self, served: Sequence[Route]) -> SeenEngines:
         pods = [pod for source in self.sources if source.engines for pod in source.engines.objects.values()]
-        seen = see_engines(pods, self._started, {route.key: route.routed for route in served})
+        seen = see_engines(pods, self._started, {route.key: route for route in served})
         self._started = seen.uids
-        return seen.addresses
+        return seen
 
     def _report(self, problems: Sequence[str]) -> None:
         for problem in problems:

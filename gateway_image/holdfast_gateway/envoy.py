@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 
+from holdfast.telemetry.logs import LogFormat
 from holdfast_gateway.render.files import BOOTSTRAP
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ FLUSH_MILLISECONDS = 200
 """Between two writes of what Envoy has logged."""
 STOP_TIMEOUT = 5.0
 POLL = 0.2
+JSON_LINE = '{"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l","logger":"envoy.%n","message":"%j"}'
+"""Envoy's own lines in the form of ours (spdlog's pattern)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Process:
     admin_port: int = 9901
     concurrency: int = 2
     log_level: str = "warning"
+    log_format: str = "text"
     settle: float = 3.0
     """While draining: time that peers and load balancers get to notice, before the ports close."""
     drain: float = 900.0
@@ -71,6 +75,7 @@ def command(process: Process) -> list[str]:
         *("--file-flush-interval-msec", str(FLUSH_MILLISECONDS)),
         *("--drain-strategy", "immediate", "--drain-time-s", "60"),
         "--disable-hot-restart",
+        *(("--log-format", JSON_LINE) if process.log_format == LogFormat.JSON else ()),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from holdfast.telemetry.endpoint import parse_attributes, parse_endpoint
+from holdfast.telemetry.options import tracing_options
 from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.relay.search import Patience
 
@@ -42,7 +42,7 @@ def host_and_port(_: click.Context, __: click.Parameter, value: str) -> str:
 
 def gateway_options(command: Command) -> Command:
     """The options that shape Envoy's files; `init` and `agent` of one gateway must be given the same."""
-    flags = [
+    flags: list[Command] = [
         click.option("--role", type=click.Choice([role.value for role in Role]), default=DEFAULT.role.value),
         click.option("--listen", default=DEFAULT.listen, show_default=True),
         click.option("--client-port", default=DEFAULT.client_port, show_default=True),
@@ -73,6 +73,8 @@ def gateway_options(command: Command) -> Command:
                      help="Of a tenant without a limit of its own; default: no limit."),
         click.option("--burst", default=DEFAULT.burst, type=click.IntRange(min=0),
                      help="Of such a tenant at once; default: as many as in a minute."),
+        click.option("--tokens-per-minute", default=DEFAULT.tokens_per_minute, type=click.IntRange(min=0),
+                     help="Of a tenant without a limit of its own; needs --limits and --ledger; default: no limit."),
         click.option("--ledger", default=DEFAULT.ledger, metavar="DIR", callback=absolute,
                      help="Where a record of each request is spooled; default: nowhere."),
         click.option("--limits", default=DEFAULT.limits, metavar="HOST:PORT", callback=host_and_port,
@@ -80,37 +82,13 @@ def gateway_options(command: Command) -> Command:
         click.option("--limits-timeout", default=DEFAULT.limits_timeout, show_default=True,
                      help="Seconds that a request may wait for that service; then it passes."),
         click.option("--access-log/--no-access-log", default=DEFAULT.access_log, show_default=True),
-        *tracing_options(),
+        *tracing_options("HOLDFAST"),
+        click.option("--resource-attributes", default=DEFAULT.resource_attributes, envvar="OTEL_RESOURCE_ATTRIBUTES",
+                     metavar="KEY=VALUE,…", help="What all spans say of this gateway."),
     ]  # fmt: skip
     for flag in reversed(flags):
         command = flag(command)
     return command
-
-
-def tracing_options() -> list[Command]:
-    """Where spans of requests go, and of how many."""
-
-    def checked(parse: Callable[[str], object]) -> Callable[..., str]:
-        def callback(_: click.Context, __: click.Parameter, value: str) -> str:
-            try:
-                if value:
-                    parse(value)
-                return value
-            except ValueError as error:
-                raise click.BadParameter(str(error)) from error
-
-        return callback
-
-    return [
-        click.option("--otlp-endpoint", default=DEFAULT.otlp_endpoint, callback=checked(parse_endpoint), metavar="URL",
-                     envvar="HOLDFAST_OTLP_ENDPOINT",
-                     help="Collector of spans (OTLP over HTTP), such as http://otel-collector:4318; default: none."),
-        click.option("--trace-sampling", default=DEFAULT.trace_sampling, show_default=True, metavar="PERCENT",
-                     type=click.FloatRange(0, 100), envvar="HOLDFAST_TRACE_SAMPLING",
-                     help="Of requests without a traceparent; where there is one, it decides."),
-        click.option("--resource-attributes", default=DEFAULT.resource_attributes, callback=checked(parse_attributes),
-                     envvar="OTEL_RESOURCE_ATTRIBUTES", metavar="KEY=VALUE,…", help="What all spans say."),
-    ]  # fmt: skip
 
 
 def envoy_options(command: Command) -> Command:
@@ -154,4 +132,8 @@ def read_options(flags: dict[str, Any]) -> Options:
     options = Options(**given | {"role": Role(flags["role"]), "auth": Auth(flags["auth"])})
     if options.limits and options.auth is not Auth.REQUIRED:
         raise click.UsageError("--limits is about tenants: give --auth=Required as well")
+    if options.tokens_per_minute and not (options.limits and options.ledger):
+        raise click.UsageError(
+            "--tokens-per-minute needs --limits, and --ledger, where the tokens of requests are found"
+        )
     return options

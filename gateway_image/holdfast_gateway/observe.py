@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from holdfast.api.names import (
     COMPONENT_LABEL,
     ENGINE_COMPONENT,
     MANAGED_BY_LABEL,
     MANAGER,
+    REVISION_LABEL,
     ROUTE_COMPONENT,
     ROUTE_KEY,
     SERVICE_LABEL,
@@ -44,6 +45,8 @@ class SeenEngines:
     """Route key → IP addresses of those that take requests, sorted."""
     uids: frozenset[str]
     """The Pods of all that have started, warm ones included."""
+    revisions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Route key → IP address → revision, of those whose Pod has the label."""
 
 
 def read_routes(config_maps: Iterable[KubernetesObject], last_good: Mapping[str, Route]) -> ReadRoutes:
@@ -76,11 +79,12 @@ def read_route(config_map: KubernetesObject) -> Route:
 def see_engines(
     pods: Iterable[KubernetesObject],
     known: frozenset[str] = frozenset(),
-    routed: Mapping[str, int | None] | None = None,
+    routes: Mapping[str, Route] | None = None,
 ) -> SeenEngines:
     """Engines that have started; of those in `known` also ones that look unwell now, as only Envoy can tell.
 
-    `routed` says by route key how many of them take requests; the others are warm. Without a number all do.
+    `routes` say by key how many of them take requests, if need be of each revision; the others are warm. Without a
+    number all do.
 
     An engine that still loads its model would count as a failed one, and be asked for its health without
     need. One that has started stays until it is terminating or gone: its node may just not report.
@@ -92,12 +96,31 @@ def see_engines(
         address = (pod.get("status") or {}).get("podIP")
         if service and address and not is_over(pod) and (has_started(pod) or meta["uid"] in known):
             started.setdefault(f"{meta['namespace']}/{service}", []).append(pod)
-    addresses = {
-        key: tuple(sorted({pod["status"]["podIP"] for pod in in_turn(engines, (routed or {}).get(key))}))
-        for key, engines in sorted(started.items())
+    taking = {key: take_requests(engines, (routes or {}).get(key)) for key, engines in sorted(started.items())}
+    addresses = {key: tuple(sorted({pod["status"]["podIP"] for pod in engines})) for key, engines in taking.items()}
+    revisions = {
+        key: {pod["status"]["podIP"]: revision_of(pod) for pod in engines if revision_of(pod)}
+        for key, engines in taking.items()
     }
     uids = frozenset(pod["metadata"]["uid"] for engines in started.values() for pod in engines)
-    return SeenEngines(addresses, uids)
+    return SeenEngines(addresses, uids, revisions)
+
+
+def take_requests(engines: Sequence[KubernetesObject], route: Route | None) -> Sequence[KubernetesObject]:
+    """The engines that are not warm; of revisions that the route does not mention, all."""
+    if route is None or not route.revisions:
+        return in_turn(engines, route.routed if route else None)
+    routed = {share.name: share.routed for share in route.revisions}
+    return [
+        pod
+        for revision in sorted({revision_of(pod) for pod in engines})
+        for pod in in_turn([each for each in engines if revision_of(each) == revision], routed.get(revision))
+    ]
+
+
+def revision_of(pod: KubernetesObject) -> str:
+    """The revision that a Pod runs; empty if it does not say."""
+    return str((pod["metadata"].get("labels") or {}).get(REVISION_LABEL) or "")
 
 
 def in_turn(engines: Sequence[KubernetesObject], routed: int | None) -> Sequence[KubernetesObject]:

@@ -71,6 +71,8 @@ class Options:
     """Of each tenant that has no limit of its own; 0 for no limit."""
     burst: int = 0
     """Requests of such a tenant that may come at once; 0 for as many as in a minute."""
+    tokens_per_minute: int = 0
+    """Prompts and answers together, of a tenant without a limit of its own; 0: none. Needs `limits` and `ledger`."""
     ledger: str = ""
     """Folder where one record of each request of a client is spooled; empty for none."""
     limits: str = ""

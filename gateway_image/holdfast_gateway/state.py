@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Any
 
 from holdfast.api.route import Route
 from holdfast_gateway.issuers import Issuer
@@ -26,6 +27,8 @@ class Snapshot:
     """Sorted by name."""
     issuers: tuple[Issuer, ...] = ()
     """Sorted by Secret."""
+    revisions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Route key → IP address of an engine → its revision, as far as its Pod says."""
 
     def resolve(self, host: str) -> tuple[str, ...]:
         """IP addresses of a peer; empty while its name has never been resolved."""
@@ -82,9 +85,9 @@ class SourceRoutes:
 def agreed_routes(sources: Sequence[SourceRoutes]) -> dict[str, Route]:
     """The union of what several API servers say, for an edge.
 
-    Regions write equal routes but for `region`, `local` and `routed`. Where they differ, one is behind: the version
-    that most reachable servers hold wins, the first of them on a tie. A server that cannot be reached has a
-    say only about services that no reachable one knows, so that nothing disappears with it.
+    Regions write equal routes but for `region`, `local`, `routed` and `revisions`. Where they differ, one is behind:
+    the version that most reachable servers hold wins, the first of them on a tie. A server that cannot be reached has
+    a say only about services that no reachable one knows, so that nothing disappears with it.
     """
     agreed: dict[str, Route] = {}
     for reachable in (True, False):
@@ -100,6 +103,7 @@ def agreed_routes(sources: Sequence[SourceRoutes]) -> dict[str, Route]:
 
 def most_common(versions: Sequence[Route]) -> Route:
     """The route that most agree on, not counting who wrote it and what it alone runs; the earliest of equals."""
-    shared = [route.model_copy(update={"region": "", "local": True, "routed": None}) for route in versions]
+    own: dict[str, Any] = {"region": "", "local": True, "routed": None, "revisions": ()}
+    shared = [route.model_copy(update=own) for route in versions]
     winner, _ = Counter(shared).most_common(1)[0]
     return versions[shared.index(winner)]

@@ -44,6 +44,8 @@ class Settings(Schema):
     """Left out: the gateway's default."""
     burst: int | None = Field(default=None, ge=1, le=6_000_000)
     """Requests that may come at once; left out: as many as in a minute."""
+    tokens_per_minute: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    """Of prompts and answers together; left out: the gateway's default."""
     priority: PriorityClass = PriorityClass.NORMAL
 
 
@@ -67,7 +69,15 @@ class Allowance:
     requests_per_minute: int
     burst: int
     """Requests at once."""
-    tokens_per_minute: int = 0
+    tokens_per_minute: int
+
+
+def unenforced(tenants: Sequence[Tenant], tokens_are_counted: bool) -> tuple[str, ...]:
+    """A sentence for each limit that nobody counts for."""
+    if tokens_are_counted:
+        return ()
+    named = [each.name for each in tenants if each.settings.tokens_per_minute]
+    return tuple(f"tokensPerMinute of tenant {name} needs --limits and --ledger: it has no limit" for name in named)
 
 
 def read_tenant(secret: KubernetesObject) -> Tenant:

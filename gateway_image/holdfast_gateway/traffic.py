@@ -10,9 +10,9 @@ import asyncio
 import logging
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -30,8 +30,11 @@ log = logging.getLogger(__name__)
 PERIOD_SECONDS = 0.5
 WINDOW_SECONDS = 10.0
 TIMEOUT_SECONDS = 2.0
-STATS = rf"^(vhost\.{PEER_ROUTES}\.vcluster\.|cluster\.local/.*\.upstream_rq_active$)"
+STATS = rf"^(vhost\.{PEER_ROUTES}\.vcluster\.|cluster\.local/.*\.upstream_(rq_active|cx_none_healthy)$)"
 _VCLUSTER = re.compile(rf"^vhost\.{PEER_ROUTES}\.vcluster\.(?P<key>.+)\.upstream_rq_(?P<what>completed|5xx)$")
+_LOCAL = re.compile(
+    rf"^cluster\.{local_cluster('')}(?P<key>[^/]+/[^/]+?)(?P<revision>/.+)?\.upstream_(?P<what>rq_active|cx_none_healthy)$"
+)
 GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 TOKENS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 """Prompts count as progress as well: an engine that reads a long one is at work."""
@@ -56,20 +59,27 @@ class Generated:
 
 
 def read_stats(document: Mapping[str, Any]) -> dict[str, Counted]:
-    """Envoy's `/stats?format=json`, by service (`namespace/name`)."""
-    found: dict[str, Counted] = {}
-    fields = {"completed": "completed", "5xx": "errors"}
-    prefix, suffix = local_cluster(""), ".upstream_rq_active"
+    """Envoy's `/stats?format=json`, by service (`namespace/name`).
+
+    What was refused because no engine of its revision is here was not answered here: it went on to another region.
+    """
+    sums: Counter[tuple[str, str]] = Counter()
+    keys = set()
     for stat in document.get("stats", ()):
         name, value = str(stat.get("name", "")), stat.get("value")
-        if match := _VCLUSTER.match(name):
-            key, what = match["key"], fields[match["what"]]
-        elif name.startswith(f"cluster.{prefix}") and name.endswith(suffix):
-            key, what = name.removeprefix(f"cluster.{prefix}").removesuffix(suffix), "active"
-        else:
+        if not (match := _VCLUSTER.match(name) or _LOCAL.match(name)):
             continue
-        found[key] = replace(found.get(key, Counted()), **{what: int(value)})
-    return found
+        keys.add(match["key"])
+        if match["what"] != "cx_none_healthy" or match["revision"]:
+            sums[match["key"], match["what"]] += int(value)
+    return {
+        key: Counted(
+            completed=max(0, sums[key, "completed"] - sums[key, "cx_none_healthy"]),
+            errors=max(0, sums[key, "5xx"] - sums[key, "cx_none_healthy"]),
+            active=sums[key, "rq_active"],
+        )
+        for key in sorted(keys)
+    }
 
 
 def read_metrics(text: str) -> Generated:

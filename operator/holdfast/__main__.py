@@ -15,7 +15,10 @@ from holdfast.api.crd import DEFINITIONS, definition
 from holdfast.cli.join_command import region
 from holdfast.cli.plan import plan
 from holdfast.config import Config, parse_engine_images
+from holdfast.domain.observation import Telemetry
 from holdfast.errors import HoldfastError
+from holdfast.telemetry import logs
+from holdfast.telemetry.options import log_format, tracing_options
 
 CHATTY = ("kopf.objects", "kopf.activities.probe", "aiohttp.access")
 """Loggers that say a line for every event of every watch and for every probe."""
@@ -64,6 +67,9 @@ def _to_yaml(documents: list[dict[str, Any]]) -> str:
 @click.option("--resync-seconds", default=300.0, help="Look at every service again after this time.")
 @click.option("--metrics-port", default=9090, help="Port of /metrics; 0 serves none.")
 @click.option("--health-port", default=8090, help="Port of /healthz; 0 serves none.")
+@tracing_options("HOLDFAST_OPERATOR", "HOLDFAST")[0]
+@tracing_options("HOLDFAST_OPERATOR", "HOLDFAST")[1]
+@log_format("HOLDFAST_OPERATOR_LOG_FORMAT", "HOLDFAST_LOG_FORMAT")
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
 def operator(
     region: str,
@@ -77,13 +83,19 @@ def operator(
     resync_seconds: float,
     metrics_port: int,
     health_port: int,
+    otlp_endpoint: str,
+    trace_sampling: float,
+    log_format: str,
     log_level: str,
 ) -> None:
-    """Run the operator of one region."""
+    """Run the operator of one region.
+
+    Engines are given --otlp-endpoint, --trace-sampling and --log-format as well; the operator itself sends no spans.
+    """
     # kopf and the Kubernetes client take a second to import, which the other commands need not wait for.
     from holdfast.process import run
 
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logs.set_up(log_format, log_level.upper(), "%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
@@ -92,6 +104,7 @@ def operator(
             namespace=namespace,
             engine_images=parse_engine_images(engine_images),
             image_pull_policy=image_pull_policy,
+            telemetry=Telemetry(otlp_endpoint, trace_sampling, log_format),
             lease_seconds=lease_seconds,
             renew_deadline_seconds=renew_deadline_seconds,
             retry_seconds=retry_seconds,

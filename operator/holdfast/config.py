@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from holdfast.api import names
+from holdfast.domain.observation import Telemetry
 from holdfast.errors import ConfigError
 
 
@@ -20,6 +21,8 @@ class Config:
     """Default container image of each engine type."""
     image_pull_policy: str = "IfNotPresent"
     """Pull policy of the engines' containers."""
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    """How engines tell of themselves."""
     lease_seconds: float = 15.0
     """How long the leader's Lease must be seen unchanged before another operator may take it."""
     renew_deadline_seconds: float = 10.0

@@ -15,6 +15,15 @@
 {{- $options = append $options (printf "--limits=%s" ($limits.service | default "127.0.0.1:9907")) -}}
 {{- end -}}
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
+{{- $ledger := $gateway.ledger -}}
+{{- if $ledger.enabled }}{{ $options = append $options "--ledger=/var/spool/holdfast" }}{{ end -}}
+{{- if $auth.tokensPerMinute -}}
+{{- if not (and $limits.enabled $ledger.enabled) }}{{ fail "gateway.auth.tokensPerMinute needs gateway.limits.enabled, which counts tokens, and gateway.ledger.enabled, where they are found" }}{{ end -}}
+{{- $options = append $options (printf "--tokens-per-minute=%v" (int64 $auth.tokensPerMinute)) -}}
+{{- end -}}
+{{- $tracing := $root.Values.tracing -}}
+{{- if $tracing.endpoint }}{{ $options = concat $options (list (printf "--otlp-endpoint=%s" $tracing.endpoint) (printf "--trace-sampling=%v" $tracing.samplingPercent) (printf "--resource-attributes=holdfast.region=%s" $root.Values.region)) }}{{ end -}}
+{{- $logs := ternary (list (printf "--log-format=%s" $root.Values.logs.format)) list (ne $root.Values.logs.format "text") -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -61,11 +70,14 @@ spec:
       initContainers:
         - name: init
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
-          args: {{- concat (list "init") $options $gateway.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat $logs (list "init") $options $gateway.extraArgs | toYaml | nindent 12 }}
       containers:
         - name: envoy
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
           args:
+            {{- range $logs }}
+            - {{ . }}
+            {{- end }}
             - envoy
             - --dir=/var/lib/holdfast-gateway
             - --concurrency={{ $gateway.concurrency }}
@@ -77,7 +89,16 @@ spec:
             {{- end }}
             - {name: metrics, containerPort: {{ .ports.metrics }}}
           readinessProbe:
-            httpGet: {path: /ready, port: client{{ if $gateway.tls.clientSecret }}, scheme: HTTPS{{ end }}}
+            httpGet:
+              path: /ready
+              port: client
+              {{- if $gateway.tls.clientSecret }}
+              scheme: HTTPS
+              {{- end }}
+              {{- if $tracing.endpoint }}
+              # Of a trace that nobody keeps: probes are no traffic.
+              httpHeaders: [{name: traceparent, value: "00-00000000000000000000000000000001-0000000000000001-00"}]
+              {{- end }}
             periodSeconds: 2
             timeoutSeconds: 3
           livenessProbe:
@@ -89,7 +110,7 @@ spec:
           resources: {{- toYaml $gateway.resources | nindent 12 }}
         - name: agent
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
-          args: {{- concat (list "agent") $options $gateway.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat $logs (list "agent") $options $gateway.extraArgs | toYaml | nindent 12 }}
           ports:
             - {name: agent, containerPort: 9903}
           livenessProbe:
@@ -104,7 +125,7 @@ spec:
         {{- if $gateway.relay.enabled }}
         - name: relay
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
-          args: {{- concat (list "relay") $options (list (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $gateway.relay.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat $logs (list "relay") $options (list (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $gateway.relay.extraArgs | toYaml | nindent 12 }}
           ports:
             - {name: relay, containerPort: 9906}   # health and metrics; streams come from this Pod's Envoy alone
           livenessProbe:
@@ -118,7 +139,7 @@ spec:
         {{- if and $limits.enabled (not $limits.service) }}
         - name: limits
           {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
-          args: {{- concat (list "limits") $options $gateway.extraArgs $limits.extraArgs | toYaml | nindent 12 }}
+          args: {{- concat $logs (list "limits") $options $gateway.extraArgs $limits.extraArgs | toYaml | nindent 12 }}
           env:
             - name: HOLDFAST_LIMITS_STORE
               {{- if $limits.redis.secretRef.name }}
@@ -137,10 +158,44 @@ spec:
             failureThreshold: 6
           resources: {{- toYaml $limits.resources | nindent 12 }}
         {{- end }}
+        {{- if $ledger.enabled }}
+        - name: ledger
+          {{- include "holdfast.gatewayContainer" $root | nindent 10 }}
+          {{- if $ledger.volume }}
+            - {name: usage, mountPath: /var/lib/holdfast-usage}
+          {{- end }}
+          args: {{- concat $logs (list "ledger") (without $options "--dir=/var/lib/holdfast-gateway") (list "--gateway-name=$(POD_NAME)" (printf "--spool-max=%d" (mul $ledger.spoolSize 1048576)) (printf "--drain=%v" $gateway.drainSeconds)) $gateway.extraArgs $ledger.extraArgs | toYaml | nindent 12 }}
+          env:
+            - name: POD_NAME
+              valueFrom: {fieldRef: {fieldPath: metadata.name}}
+            - name: HOLDFAST_LEDGER_SINK
+              {{- if $ledger.sinkSecret }}
+              valueFrom: {secretKeyRef: {name: {{ $ledger.sinkSecret }}, key: url}}
+              {{- else }}
+              value: {{ required "gateway.ledger needs a place for its records: sink or sinkSecret" $ledger.sink | quote }}
+              {{- end }}
+          ports:
+            - {name: ledger, containerPort: 9909}   # health and metrics
+          livenessProbe:
+            httpGet: {path: /healthz, port: ledger}
+            initialDelaySeconds: 10
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 6
+          resources: {{- toYaml $ledger.resources | nindent 12 }}
+        {{- end }}
       volumes:
         # Outlives restarts of the containers: Envoy starts again from its last files.
         - {name: state, emptyDir: {}}
         - {name: tmp, emptyDir: {}}
+        {{- if $ledger.enabled }}
+        # Kept within its size by the ledger; the limit is for a ledger that does not come up.
+        - {name: spool, emptyDir: {sizeLimit: {{ mul 2 $ledger.spoolSize }}Mi}}
+        {{- if $ledger.volume }}
+        - name: usage
+          {{- toYaml $ledger.volume | nindent 10 }}
+        {{- end }}
+        {{- end }}
         {{- with $gateway.tls.clientSecret }}
         - {name: client-tls, secret: {secretName: {{ . }}}}
         {{- end }}
@@ -193,6 +248,9 @@ securityContext: {{- include "holdfast.containerSecurity" . | nindent 2 }}
 volumeMounts:
   - {name: state, mountPath: /var/lib/holdfast-gateway}
   - {name: tmp, mountPath: /tmp}
+  {{- if .Values.gateway.ledger.enabled }}
+  - {name: spool, mountPath: /var/spool/holdfast}
+  {{- end }}
   {{- if .Values.gateway.tls.clientSecret }}
   - {name: client-tls, mountPath: /etc/holdfast/client-tls, readOnly: true}
   {{- end }}

@@ -88,7 +88,7 @@ class VllmEngine(ServedEngine):
         assert self._session is not None
         path, body = vllm_api.request(task, self._served_name, self._priorities)
         try:
-            async with self._session.post(path, json=body) as response:
+            async with self._session.post(path, json=body, headers=task.trace_headers) as response:
                 if response.status != 200:
                     raise vllm_api.told_error(response.status, await response.read())
                 answer = vllm_api.AnswerStream(task.id, task.sampling.logprobs or 0)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib import metadata as packages
 
+from holdfast.telemetry.spans import OFF, Tracing
 from holdfast_engine.errors import InvalidRequestError, UnknownModelError
 from holdfast_engine.kserve import metadata
 from holdfast_engine.kserve.outputs import Told, tensors
@@ -49,6 +50,7 @@ class Answer:
 class Front:
     shim: Shim
     served_name: str
+    tracing: Tracing = OFF
 
     def check(self, name: str, version: str = "") -> None:
         """Raise UnknownModelError unless this is the engine's model."""

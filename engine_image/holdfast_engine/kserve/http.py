@@ -20,6 +20,7 @@ from holdfast_engine.kserve import bodies, metadata
 from holdfast_engine.kserve.front import Answer, Front
 from holdfast_engine.kserve.tensors import Tensor
 from holdfast_engine.sending import GenerationResponse
+from holdfast_engine.tracing import went_wrong
 
 NOT_READY = 400
 """The protocol's answer to questions of health that are to be denied, and Triton's."""
@@ -57,6 +58,7 @@ class AnswerResponse(GenerationResponse):
         return error_response(error)
 
     def _broken(self, error: EngineError) -> bytes:
+        went_wrong(error)
         return _event({"error": str(error)})
 
 
@@ -77,6 +79,7 @@ def _event(content: dict[str, Any]) -> bytes:
 
 
 def error_response(error: EngineError) -> Response:
+    went_wrong(error)
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
     return JSONResponse({"error": str(error)}, error.status, headers)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -18,6 +18,7 @@ from holdfast_engine.errors import EngineError
 from holdfast_engine.kserve import messages, metadata
 from holdfast_engine.kserve.front import Answer, Front
 from holdfast_engine.kserve.tensors import Tensor
+from holdfast_engine.tracing import of_pairs, traced, went_wrong
 
 logger = logging.getLogger(__name__)
 Context = Any  # grpc.aio.ServicerContext, which is generic over untyped messages
@@ -78,9 +79,10 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
         try:
-            answer = self._front.begin(messages.read_request(request))
-            async with aclosing(_closing(answer)) as parts:
-                (outputs,) = [tensors async for tensors, _ in parts]
+            with self._traced(context):
+                answer = self._front.begin(messages.read_request(request))
+                async with aclosing(_closing(answer)) as parts:
+                    (outputs,) = [tensors async for tensors, _ in parts]
         except EngineError as error:
             await _abort(context, error)
         return messages.response(*self._names(request.id), outputs)
@@ -96,24 +98,40 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
         async with asyncio.TaskGroup() as group:
             async for request in requests:
-                group.create_task(self._stream(request, send))
+                group.create_task(self._stream(request, send, context))
 
     async def _stream(
-        self, request: pb.ModelInferRequest, send: Callable[[pb.ModelStreamInferResponse], Awaitable[None]]
+        self,
+        request: pb.ModelInferRequest,
+        send: Callable[[pb.ModelStreamInferResponse], Awaitable[None]],
+        context: Context,
     ) -> None:
         """Answer one request of a stream. Its error is its own: the stream's other requests go on."""
         try:
-            answer = self._front.begin(messages.read_request(request), streams=True)
-            async with aclosing(_closing(answer)) as parts:
-                async for tensors, reason in parts:
-                    part = messages.response(*self._names(request.id), tensors, final=reason is not None)
-                    await send(pb.ModelStreamInferResponse(infer_response=part))
+            with self._traced(context):
+                answer = self._front.begin(messages.read_request(request), streams=True)
+                async with aclosing(_closing(answer)) as parts:
+                    async for tensors, reason in parts:
+                        part = messages.response(*self._names(request.id), tensors, final=reason is not None)
+                        await send(pb.ModelStreamInferResponse(infer_response=part))
         except EngineError as error:
             await send(messages.broken(*self._names(request.id), error))
         except Exception as error:
             logger.exception("a request failed")
             told = EngineError(f"Internal error: {type(error).__name__}")
             await send(messages.broken(*self._names(request.id), told))
+
+    @contextmanager
+    def _traced(self, context: Context) -> Iterator[None]:
+        """A request as a span; each of a stream has its own."""
+        headers = of_pairs(context.invocation_metadata() or ())
+        with traced(self._front.tracing, "text_completion", self._front.served_name, headers) as span:
+            span.set({"rpc.system": "grpc", "rpc.service": "inference.GRPCInferenceService"})
+            try:
+                yield
+            except EngineError as error:
+                went_wrong(error)
+                raise
 
     def _names(self, id: str) -> tuple[str, str, str]:
         return self._front.served_name, metadata.VERSION, id

@@ -14,15 +14,18 @@ from holdfast_gateway.ledger.shipper import SPOOL_MAX
 from holdfast_gateway.options import Options
 
 SHARED = ("role", "listen", "relay_port", "admin_port", "ledger")
-OWN = ("sink", "gateway_name", "spool_max", "ledger_grace", "lag_warning", "ledger_status_port", "drain")
-DEFAULT_STATUS_PORT = 9907
+OWN = ("gateway_name", "spool_max", "ledger_grace", "lag_warning", "ledger_status_port", "drain")
+DEFAULT_STATUS_PORT = 9909
+SINK = "HOLDFAST_LEDGER_SINK"
+"""Environment variable with the sink, which may hold a password."""
 
 
 def ledger_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where records go."""
     flags = [
-        click.option("--sink", default="", metavar="URL", help="Where records are kept: file:///FOLDER, "
-                     "nats://HOST:4222/STREAM?subject=SUBJECT, or none: for a spool that only others follow."),
+        click.option("--sink", default="", metavar="URL", envvar=SINK, show_envvar=True,
+                     help="Where records are kept: file:///FOLDER, nats://HOST:4222/STREAM?subject=SUBJECT, or none: "
+                     "for a spool that only others follow."),
         click.option("--gateway-name", default=socket.gethostname, help="In each record. Default: the host's name."),
         click.option("--spool-max", default=SPOOL_MAX, show_default=True, type=click.IntRange(min=1024 * 1024),
                      help="Bytes; beyond them the eldest records are dropped and counted as lost."),
@@ -74,7 +77,7 @@ def check(flags: Mapping[str, Any], options: Options) -> None:
         raise click.UsageError("the ledger needs a place for its records: give --sink, such as file:///var/lib/usage")
 
 
-def command(flags: Mapping[str, Any]) -> list[str]:
-    """The ledger's command line, with the same options as this process."""
+def command(flags: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """The ledger's command line with the same options as this process, and what it adds to the environment."""
     given = [f"--{name.replace('_', '-')}={flags[name]}" for name in (*SHARED, *OWN)]
-    return [sys.executable, "-m", "holdfast_gateway", "ledger", *given]
+    return [sys.executable, "-m", "holdfast_gateway", "ledger", *given], {SINK: flags["sink"]}

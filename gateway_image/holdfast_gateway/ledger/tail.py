@@ -40,8 +40,9 @@ class Tail:
 
     def to_end(self) -> None:
         """Leaves out all that was written until now, but for a line that is not complete."""
-        while self.read()[0]:
-            pass
+        at_end = False
+        while not at_end:
+            _, at_end = self.read()
 
     def read(self) -> tuple[list[bytes], bool]:
         """The next lines, some of which may be empty, and whether these are all that there are now. Raises OSError."""

@@ -7,6 +7,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+LAGS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
 PASSED, UNCOUNTED = "passed", "uncounted"
 """A request that its limits allow; one that passed as the store did not answer."""
 
@@ -26,6 +27,16 @@ class LimiterMetrics:
         self.latency = Histogram(
             f"{name}decision_seconds", "From a question to its answer.", buckets=LATENCIES, registry=self._registry
         )
+        self.tokens = Counter(f"{name}tokens", "Tokens of ended requests that were counted.", registry=self._registry)
+        self.untold = Counter(
+            f"{name}untold",
+            "Requests of tenants that ended well and whose tokens nobody told.",
+            registry=self._registry,
+        )
+        self.token_lag = Histogram(
+            f"{name}token_lag_seconds", "From a request's end until its tokens are read.", buckets=LAGS,
+            registry=self._registry,
+        )  # fmt: skip
         self.store_up.set(1)
         for outcome in (PASSED, UNCOUNTED, "requests", "tokens"):
             self.decisions.labels(outcome)

@@ -16,6 +16,7 @@ Command = Callable[..., Any]
 STORE = "HOLDFAST_LIMITS_STORE"
 """Environment variable for the store's URL, as it may hold a password, which a command line would show."""
 
+SHARED = ("role", "listen", "relay_port", "ledger", "limits")
 OWN = ("limits_store_timeout", "limits_status_port")
 
 
@@ -45,6 +46,8 @@ def serve(flags: Mapping[str, Any], options: Options) -> None:
         store_timeout=flags["limits_store_timeout"],
         status_address=options.listen,
         status_port=flags["limits_status_port"],
+        spool=Path(options.ledger) if options.ledger else None,
+        relay=f"{options.own_address}:{options.relay_port}" if options.relay_port else "",
     )
     try:
         asyncio.run(serve(config))
@@ -52,8 +55,9 @@ def serve(flags: Mapping[str, Any], options: Options) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def command(directory: Path, flags: Mapping[str, Any], options: Options) -> tuple[list[str], dict[str, str]]:
+def command(directory: Path, flags: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
     """The limiter's command line with the same options as this process, and what it adds to the environment."""
-    given = [f"--{name.replace('_', '-')}={flags[name]}" for name in OWN]
-    own = [f"--dir={directory}", f"--limits={options.limits}", f"--listen={options.listen}", *given]
-    return [sys.executable, "-m", "holdfast_gateway", "limits", *own], {STORE: flags["limits_store"]}
+    given = [f"--{name.replace('_', '-')}={flags[name]}" for name in (*SHARED, *OWN)]
+    return [sys.executable, "-m", "holdfast_gateway", "limits", f"--dir={directory}", *given], {
+        STORE: flags["limits_store"]
+    }

@@ -10,15 +10,18 @@ import logging
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
 from aiohttp import web
 
+from holdfast_gateway.ledger.follower import Follower
 from holdfast_gateway.limiter.decide import answer
 from holdfast_gateway.limiter.metrics import CONTENT_TYPE, PASSED, UNCOUNTED, LimiterMetrics
 from holdfast_gateway.limiter.protocol import ADMITTED, HEALTH_METHOD, METHOD, SERVING
 from holdfast_gateway.limiter.store import Store, StoreAway, open_storage
+from holdfast_gateway.limiter.tokens import TokenCount, count_tokens
 
 log = logging.getLogger(__name__)
 GRACE = 1.0
@@ -37,6 +40,10 @@ class LimiterConfig:
     status_address: str
     status_port: int
     """`/healthz` and `/metrics`; 0 for none."""
+    spool: Path | None = None
+    """The ledger's folder, where requests' tokens are found; None: they are not counted."""
+    relay: str = ""
+    """The relay's address and port; empty without one."""
 
 
 class Limiter:
@@ -86,11 +93,22 @@ async def serve(config: LimiterConfig) -> None:
         raise OSError(f"{config.address} cannot be listened on: {error}") from error
     await server.start()
     runner = await status(metrics, config) if config.status_port else None
+    counting = asyncio.create_task(spool_tokens(config, store, metrics)) if config.spool else None
     log.info("listening on %s, counting in %s", config.address, config.store.partition(":")[0])
-    await stop_signal()
+    stopping = asyncio.create_task(stop_signal())
+    await asyncio.wait({stopping, counting} if counting else {stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if counting is not None and not counting.cancel():
+        await counting  # it ended by itself: that is an error, and a restart counts again
     await server.stop(GRACE)
     if runner is not None:
         await runner.cleanup()
+
+
+async def spool_tokens(config: LimiterConfig, store: Store, metrics: LimiterMetrics) -> None:
+    """Counts tokens from now on, until cancelled."""
+    assert config.spool is not None
+    follower = Follower(config.spool, relay=config.relay)
+    await count_tokens(follower, TokenCount(store, metrics, time.monotonic))
 
 
 def routes(limiter: Limiter) -> Any:

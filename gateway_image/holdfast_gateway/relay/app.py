@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from holdfast.api.names import SERVICE_HEADER
+from holdfast.telemetry.spans import OFF, Tracing
 from holdfast_gateway.relay.client import (
     BodyTooLarge,
     Client,
@@ -28,6 +29,7 @@ from holdfast_gateway.relay.regions import Service
 from holdfast_gateway.relay.search import Patience
 from holdfast_gateway.relay.spool import Account, Spool
 from holdfast_gateway.relay.stream import Stream
+from holdfast_gateway.relay.tracing import StreamTrace
 from holdfast_gateway.relay.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Relay:
     max_body: int
     spool: Spool | None = None
     """Where what is known of each stream is written for the ledger."""
+    tracing: Tracing = OFF
     draining: bool = False
     streams: set[Stream] = field(default_factory=set)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -99,12 +102,16 @@ class Relay:
             await client.begin(503, [("content-type", "text/plain")])
             await client.give(b"The relay does not know the service.\n", last=True)
             return Outcome.REFUSED
+        traced = StreamTrace(self.tracing, request, key)
         lookup = partial(self.service, key)
-        stream = Stream(request, key, lookup, self.upstream, client, self.metrics, self.patience, account)
+        stream = Stream(request, key, lookup, self.upstream, client, self.metrics, self.patience, account, traced)
         self.streams.add(stream)
+        outcome = Outcome.CLIENT_LEFT
         try:
-            return await stream.run()
+            outcome = await stream.run()
+            return outcome
         except Exception:
+            outcome = Outcome.FAILED
             log.exception("a stream failed")
             message, code = "The relay failed.", "internal_error"
             if client.begun:
@@ -113,6 +120,7 @@ class Relay:
                 await client.refuse(500, code, message)
             return Outcome.FAILED
         finally:
+            traced.end(outcome)
             self.streams.discard(stream)
 
     @staticmethod

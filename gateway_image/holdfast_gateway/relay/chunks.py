@@ -43,7 +43,7 @@ def parse(data: str) -> Chunk:
     try:
         content = json.loads(data)
         if content.get("error"):
-            raise UpstreamFailure(Reason.ERROR, f"the engine reported: {_message(content['error'])}")
+            raise UpstreamFailure(Reason.ERROR, f"the engine reported {_code(content['error'])}")
         choices = content["choices"]
         if not choices:
             return Chunk(content, None, "", [], None, None)
@@ -52,9 +52,11 @@ def parse(data: str) -> Chunk:
         prompt_ids = choice.get(PROMPT_IDS) or content.get(PROMPT_IDS)
         chunk = Chunk(content, choice, text or "", choice.get(IDS) or [], prompt_ids, choice.get("finish_reason"))
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
-        raise UpstreamFailure(Reason.MALFORMED, f"an event is no chunk of an answer: {data[:200]}") from error
+        raise UpstreamFailure(
+            Reason.MALFORMED, f"an event of {len(data)} characters is no chunk of an answer"
+        ) from error
     if not isinstance(chunk.text, str) or not isinstance(chunk.ids, list):
-        raise UpstreamFailure(Reason.MALFORMED, f"a chunk holds no text: {data[:200]}")
+        raise UpstreamFailure(Reason.MALFORMED, "a chunk holds no text")
     if chunk.reason in GIVEN_UP:
         raise UpstreamFailure(Reason.ERROR, "the engine gave the request up")
     return chunk
@@ -68,6 +70,12 @@ def is_error(data: str) -> bool:
         return bool(json.loads(data).get("error"))
     except (ValueError, AttributeError, RecursionError):
         return False
+
+
+def _code(error: Any) -> str:
+    """What kind of error it is; its message may repeat the prompt, which is never logged."""
+    said = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
+    return f"{said:.100}" if isinstance(said, str) and said.isidentifier() else "an error"
 
 
 def usage(data: str | None) -> tuple[int | None, int | None] | None:
@@ -87,10 +95,6 @@ def counted(content: Any) -> tuple[int | None, int | None] | None:
         return None
     prompt, generated = told.get("prompt_tokens"), told.get("completion_tokens")
     return prompt if isinstance(prompt, int) else None, generated if isinstance(generated, int) else None
-
-
-def _message(error: Any) -> str:
-    return str(error.get("message", error) if isinstance(error, dict) else error)[:500]
 
 
 @dataclass(frozen=True)

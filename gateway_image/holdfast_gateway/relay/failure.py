@@ -23,8 +23,10 @@ class Reason(StrEnum):
 class UpstreamFailure(Exception):
     """This upstream will not complete the stream; another one may."""
 
-    def __init__(self, reason: Reason, message: str, *, refused: bool = False) -> None:
+    def __init__(self, reason: Reason, message: str, *, refused: bool = False, gone: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.refused = refused
         """Whether the request itself was found wanting (a status of 400 to 499, but 429): others would say the same."""
+        self.gone = gone
+        """Whether the region runs the stream's revision no more."""

@@ -46,6 +46,8 @@ class RelayMetrics:
             f"{name}buffered_bytes", "Parts of events, and text that waits for the rest of a character or stop string.",
             registry=self._registry,
         ).set_function(buffered)  # fmt: skip
+        lost = Counter(f"{name}spans_dropped", "Spans that no collector took.", registry=self._registry)
+        self.spans_dropped: Callable[[int], None] = lost.inc
         for outcome in Outcome:
             self.streams.labels(outcome.value)
 

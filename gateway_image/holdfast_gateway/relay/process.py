@@ -13,6 +13,7 @@ from holdfast_gateway.options import Options
 from holdfast_gateway.relay.search import Patience
 
 SHARED = ("role", "listen", "relay_port", "outbound_port", "max_body", "ledger")
+TRACED = ("otlp_endpoint", "trace_sampling", "resource_attributes")
 OWN = ("relay_status_port", "keep_alive", "resume_timeout", "resume_search", "drain")
 
 
@@ -39,11 +40,14 @@ def config(directory: Path, flags: Mapping[str, Any], options: Options) -> Any:
         patience=Patience(flags["resume_timeout"], flags["resume_search"], flags["keep_alive"]),
         max_body=options.max_body,
         drain=flags["drain"],
+        otlp_endpoint=options.otlp_endpoint,
+        trace_sampling=options.trace_sampling,
+        resource_attributes=options.resource_attributes,
         spool=Path(options.ledger) if options.ledger else None,
     )
 
 
 def command(directory: Path, flags: Mapping[str, Any]) -> list[str]:
     """The relay's command line, with the same options as this process."""
-    given = [f"--{name.replace('_', '-')}={flags[name]}" for name in (*SHARED, *OWN)]
+    given = [f"--{name.replace('_', '-')}={flags[name]}" for name in (*SHARED, *OWN, *TRACED)]
     return [sys.executable, "-m", "holdfast_gateway", "relay", f"--dir={directory}", *given]

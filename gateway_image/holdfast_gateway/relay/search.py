@@ -47,6 +47,8 @@ class Loss:
     """Regions that failed since, as often as they did."""
     refused: set[str] = field(default_factory=set)
     """Those of them that found fault with the request itself."""
+    gone: set[str] = field(default_factory=set)
+    """Regions that were last found without the stream's revision."""
 
 
 class Search:
@@ -68,6 +70,9 @@ class Search:
             self.loss.asked.append(region)
             if failure.refused:
                 self.loss.refused.add(region)
+            self.loss.gone.discard(region)
+            if failure.gone:
+                self.loss.gone.add(region)
         return self.loss
 
     def patience(self, region: str, regions: Sequence[str], first_token: float) -> float:
@@ -78,6 +83,10 @@ class Search:
             return first_token
         return max(first_token, self.loss.began + self._seconds - time.monotonic())
 
+    def asked_all(self, regions: Sequence[str]) -> bool:
+        """Whether every region has failed since the loss."""
+        return self.loss is not None and set(regions) <= set(self.loss.asked)
+
     async def choose(self, regions: Sequence[str]) -> str:
         """The region to ask next, after a pause if it has just failed. Raises GivenUp."""
         assert self.loss is not None
@@ -85,6 +94,8 @@ class Search:
         if region is None or self.loss.refused.issuperset(regions):
             raise GivenUp("no_region_left", "The engine was lost, and no region can continue the stream.")
         if time.monotonic() - self.loss.began > self._seconds:
+            if self.loss.gone.issuperset(regions):
+                raise GivenUp("revision_gone", "The engine was lost, and no region runs its revision any more.")
             raise GivenUp("no_region_left", f"No region could continue the stream for {self._seconds:g} s.")
         if times := self.loss.asked.count(region):
             await asyncio.sleep(min(PAUSE_MOST, PAUSE_FIRST * 2 ** (times - 1)))

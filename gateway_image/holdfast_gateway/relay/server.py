@@ -21,6 +21,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP2Settings
 from granian.server.embed import Server
 
+from holdfast.telemetry.options import tracing
 from holdfast_gateway.relay.app import Relay
 from holdfast_gateway.relay.metrics import CONTENT_TYPE
 from holdfast_gateway.relay.regions import Services
@@ -35,6 +36,7 @@ STREAMS_PER_CONNECTION = 1024
 SEND_BUFFER_BYTES = 64 * 1024
 """What granian holds for one slow client."""
 SHUTDOWN_SECONDS = 2.0
+SENDER = "holdfast-relay"
 FLUSH_SECONDS = 0.2
 """For the last bytes to reach Envoy before the connection's end does."""
 
@@ -56,6 +58,11 @@ class ServeConfig:
     drain: float = 900.0
     spool: Path | None = None
     """The ledger's folder."""
+    otlp_endpoint: str = ""
+    """Where spans are sent; empty for nowhere."""
+    trace_sampling: float = 1.0
+    """Percent of the traces that begin here."""
+    resource_attributes: str = ""
 
 
 def serve(config: ServeConfig) -> NoReturn:
@@ -77,6 +84,9 @@ async def _serve(config: ServeConfig) -> int:
     async with Upstream(f"http://{config.address}:{config.outbound_port}") as upstream:
         spool = None if config.spool is None else Spool(config.spool)
         relay = Relay(upstream, Services(config.directory).get, config.patience, config.max_body, spool)
+        relay.tracing = tracing(
+            config.otlp_endpoint, config.trace_sampling, SENDER, config.resource_attributes, relay.metrics.spans_dropped
+        )
         server = Server(
             relay,
             address=config.address,
@@ -104,6 +114,7 @@ async def _serve(config: ServeConfig) -> int:
         if runner is not None:
             await runner.cleanup()
         server.stop()  # type: ignore[no-untyped-call]
+        await asyncio.to_thread(relay.tracing.close)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, SHUTDOWN_SECONDS)
     return 0

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from holdfast.api.names import SERVICE_HEADER, TENANT_HEADER
+from holdfast.api.names import REVISION_HEADER, SERVICE_HEADER, TENANT_HEADER
 from holdfast_gateway.relay.metrics import Outcome
-from holdfast_gateway.render.values import RECORD_HEADER, REVISION_HEADER
+from holdfast_gateway.render.values import RECORD_HEADER
 
 log = logging.getLogger(__name__)
 SPOOL_FILE = "relay.jsonl"

@@ -18,7 +18,9 @@ from holdfast_gateway.relay.metrics import Outcome, RelayMetrics
 from holdfast_gateway.relay.regions import Service
 from holdfast_gateway.relay.search import GivenUp, Loss, Patience, Search
 from holdfast_gateway.relay.spool import Account
-from holdfast_gateway.relay.upstream import Answer, Upstream
+from holdfast_gateway.relay.tracing import StreamTrace
+from holdfast_gateway.relay.upstream import NO_REVISION, Answer, Place, Upstream
+from holdfast_gateway.render.values import ANY_REVISION
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +30,11 @@ REQUEST_ID = "x-request-id"
 
 @dataclass(frozen=True)
 class Attempt:
-    """What is asked, and of whom; region None: whichever Envoy chooses."""
+    """What is asked, and of whom."""
 
     path: str
     body: bytes
-    region: str | None = None
+    place: Place
 
 
 class Stream:
@@ -47,7 +49,8 @@ class Stream:
         client: Client,
         metrics: RelayMetrics,
         patience: Patience,
-        account: Account | None = None,
+        account: Account,
+        traced: StreamTrace,
     ) -> None:
         self._request = request
         self._key = key
@@ -58,14 +61,18 @@ class Stream:
         self._client = client
         self._metrics = metrics
         self._patience = patience
+        self._traced = traced
         self._asked = asked.read(request.path, request.body)
-        self._account = account or Account()
+        self._account = account
         self._account.model = self._asked.fields.get("model")
+        traced.model(self._asked.fields.get("model"))
         self._answer = Continuation(self._asked)
         self._reader = EventReader()
         self._search = Search(patience.search)
         self._region: str | None = None
         """The region that is asked now."""
+        self._revision: str | None = None
+        """The revision that began the answer: no other one may continue it, as its text may be another model's."""
         self._resuming = False
         """Whether it is asked to continue, not to begin."""
         self._progressed = False
@@ -107,7 +114,7 @@ class Stream:
         await self._client.keep_alive(self._patience.keep_alive)
 
     async def _run(self) -> Outcome:
-        attempt = Attempt(self._request.target, self._asked.first_body())
+        attempt = Attempt(self._request.target, self._asked.first_body(), Place(self._key))
         while True:
             self._attempts += 1
             self._account.attempts = self._attempts
@@ -121,28 +128,33 @@ class Stream:
             attempt = found
 
     async def _try(self, attempt: Attempt) -> Outcome:
-        self._region = attempt.region
+        self._region = attempt.place.region
         self._reader = EventReader()
         headers = dict(self._request.headers)
         if self._attempts > 1 and (name := headers.get(REQUEST_ID)):
             headers[REQUEST_ID] = f"{name}-{self._attempts}"  # an engine may still hold the one before under its name
+        headers |= self._traced.attempt(self._attempts, attempt.place.region)
         async with contextlib.AsyncExitStack() as stack:
-            opening = self._upstream.post(attempt.path, attempt.body, headers, self._key, attempt.region)
+            opening = self._upstream.post(attempt.path, attempt.body, headers, attempt.place)
             try:
                 async with asyncio.timeout(self._first_token()):
                     answer = await stack.enter_async_context(opening)
             except TimeoutError:
                 raise self._stalled() from None
-            self._region = attempt.region or answer.region
+            self._region = attempt.place.region or answer.region
+            self._traced.answered(answer.status, self._region)
             if answer.is_stream:
+                if self._resuming and self._revision is not None and answer.revision != self._revision:
+                    raise UpstreamFailure(Reason.ERROR, NO_REVISION, gone=True)
                 if answer.stands_in:
                     self._answer.obstacle = "another model answers"  # the service's own engines would go on as theirs
                 await self._read(answer)
                 return self._completed()
-            if attempt.region is None:
+            if attempt.place.region is None:
                 return await self._pass(answer)
             refused = 400 <= answer.status < 500 and answer.status != 429
-            raise UpstreamFailure(Reason.ERROR, f"the engine answered {answer.status}", refused=refused)
+            message = NO_REVISION if answer.gone else f"the engine answered {answer.status}"
+            raise UpstreamFailure(Reason.ERROR, message, refused=refused, gone=answer.gone)
 
     async def _pass(self, answer: Answer) -> Outcome:
         """An answer that is no stream, as it is: all regions were asked where that could help."""
@@ -200,11 +212,13 @@ class Stream:
 
     async def _give(self, out: bytes, tokens: int, answer: Answer, complete: bool) -> None:
         if not self._client.begun:
+            self._revision = answer.revision
             header = (RESUMABLE_HEADER, "true" if self._resumable else "false")
             await self._client.begin(answer.status, [*answer.headers, header])
         if self._search.loss is not None:
             out = self._found(self._search.loss) + out
         await self._client.give(out, last=complete)
+        self._traced.gave(tokens)
         self._account.answered(self._region, answer.headers)
         self._account.tokens_in, self._account.tokens_out = self._answer.usage
         if tokens or self._progressed:
@@ -223,11 +237,13 @@ class Stream:
         self._account.resumed = self._resumes
         self._metrics.resumes.labels(loss.failure.reason.value, region).inc()
         self._metrics.pause.observe(time.monotonic() - loss.token_at)
+        self._traced.resumed(loss, region)
         log.info("stream %s: resumed from %s in %s", self._request.headers.get(REQUEST_ID, "?"), loss.region, region)
         return comment(f"resumed from {loss.region or 'unknown'} in {region}")
 
     def _note(self, failure: UpstreamFailure) -> None:
         log.info("stream %s lost %s: %s", self._request.headers.get(REQUEST_ID, "?"), self._region, failure)
+        self._traced.lost(failure)
         self._search.note(failure, self._region, self._token_at)
         self._service = self._lookup() or self._service
 
@@ -244,7 +260,9 @@ class Stream:
                 raise GivenUp("stream_not_resumable", "The engine was lost, and the service's maxResumes is 0.")
             case Again():
                 self._resuming = False
-                return Attempt(self._request.target, self._asked.first_body(), await self._choose())
+                # Envoy counts no attempts of the relay's own: when all regions refused, any of their revisions will do.
+                revision = ANY_REVISION if self._search.asked_all(self._service.regions) else None
+                return Attempt(self._request.target, self._asked.first_body(), await self._choose(revision))
         if self._resumes >= self._service.max_resumes:
             raise GivenUp(
                 "resumes_exhausted", f"The stream was resumed {self._resumes} times and lost its engine again."
@@ -252,24 +270,24 @@ class Stream:
         return await self._continuation(step)
 
     async def _continuation(self, step: GoOn) -> Attempt | None:
-        region = await self._choose()
+        place = await self._choose(self._revision)
         room = step.room
         while room is None:
             try:
-                room = await self._upstream.context_length(self._key, region) - len(step.token_ids)
+                room = await self._upstream.context_length(place) - len(step.token_ids)
             except UpstreamFailure as failure:
-                self._region = region
+                self._region = place.region
                 self._note(failure)
-                region = await self._choose()
+                place = await self._choose(self._revision)
         if room <= 0:
             await self._client.give(self._answer.ending("length"), last=True)
             return None
         self._resuming = True
         self._answer.continued()
-        return Attempt(asked.COMPLETIONS, self._asked.continuation_body(step.token_ids, step.generated, room), region)
+        return Attempt(asked.COMPLETIONS, self._asked.continuation_body(step.token_ids, step.generated, room), place)
 
-    async def _choose(self) -> str:
-        return await self._search.choose(self._service.regions)
+    async def _choose(self, revision: str | None) -> Place:
+        return Place(self._key, await self._search.choose(self._service.regions), revision)
 
     def _first_token(self) -> float | None:
         """Seconds to wait for it; None: as long as the request may take, since its client has got nothing yet."""

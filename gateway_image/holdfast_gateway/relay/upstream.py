@@ -10,13 +10,21 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 
 import aiohttp
 
-from holdfast.api.names import SERVICE_HEADER
+from holdfast.api.names import REVISION_HEADER, SERVICE_HEADER
 from holdfast_gateway.relay.failure import Reason, UpstreamFailure
-from holdfast_gateway.render.values import MODEL_HEADER, PEER_HEADER, RECORD_HEADER, REGION_HEADER, peer_cluster
+from holdfast_gateway.render.values import (
+    GONE_HEADER,
+    MODEL_HEADER,
+    PEER_HEADER,
+    RECORD_HEADER,
+    REGION_HEADER,
+    peer_cluster,
+)
 
 BUFFER_BYTES = 32 * 1024
 """Read ahead of a client that is slow; beyond twice of that, the engine's side is not read."""
@@ -24,9 +32,27 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length")
 )
-_OWN = frozenset(("host", "accept-encoding", "expect", SERVICE_HEADER, PEER_HEADER, RECORD_HEADER))
+_OWN = frozenset(("host", "accept-encoding", "expect", SERVICE_HEADER, PEER_HEADER, RECORD_HEADER, REVISION_HEADER))
 LOOK_UP_SECONDS = 5.0
 END_SECONDS = 1.0
+NO_REVISION = "the region does not run the stream's revision"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Who is asked; region None: whichever Envoy chooses."""
+
+    service: str
+    region: str | None = None
+    revision: str | None = None
+    """The only revision that may answer; None: as any request."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What tells Envoy so."""
+        named = {} if self.region is None else {PEER_HEADER: peer_cluster(self.region)}
+        pinned = {} if self.revision is None else {REVISION_HEADER: self.revision}
+        return {SERVICE_HEADER: self.service, "accept-encoding": "identity", **named, **pinned}
 
 
 class Answer:
@@ -36,6 +62,10 @@ class Answer:
         self._response = response
         self.status = response.status
         self.region = response.headers.get(REGION_HEADER)
+        self.revision = response.headers.get(REVISION_HEADER)
+        """None where the engine's Pod does not name it."""
+        self.gone = GONE_HEADER in response.headers
+        """Whether the region has no engine of the revision that was asked for."""
         self.stands_in = MODEL_HEADER in response.headers
         """Whether another model answers than the one that was asked for."""
         self.headers = [
@@ -90,13 +120,11 @@ class Upstream:
         await self._session.close()
 
     @contextlib.asynccontextmanager
-    async def post(
-        self, path: str, body: bytes, headers: Mapping[str, str], service: str, region: str | None
-    ) -> AsyncIterator[Answer]:
-        """Asks a region, or with None whichever Envoy chooses. Raises UpstreamFailure when there is no answer."""
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], place: Place) -> AsyncIterator[Answer]:
+        """Asks. Raises UpstreamFailure when there is no answer."""
         kept = {name: value for name, value in headers.items() if name not in HOP_BY_HOP and name not in _OWN}
         try:
-            response = await self._session.post(path, data=body, headers=kept | _to(service, region))
+            response = await self._session.post(path, data=body, headers=kept | place.headers)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UpstreamFailure(Reason.RESET, f"no answer: {error}") from error
         try:
@@ -104,18 +132,15 @@ class Upstream:
         finally:
             response.close()
 
-    async def context_length(self, service: str, region: str) -> int:
+    async def context_length(self, place: Place) -> int:
         """The most tokens, prompt and answer together, that a region's engines take. Raises UpstreamFailure."""
         timeout = aiohttp.ClientTimeout(total=LOOK_UP_SECONDS)
         try:
-            async with self._session.get("/v1/models", headers=_to(service, region), timeout=timeout) as response:
+            async with self._session.get("/v1/models", headers=place.headers, timeout=timeout) as response:
+                if GONE_HEADER in response.headers:
+                    raise UpstreamFailure(Reason.ERROR, NO_REVISION, gone=True)
                 return int(json.loads(await response.read())["data"][0]["max_model_len"])
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UpstreamFailure(Reason.RESET, f"the context length is not told: {error}") from error
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise UpstreamFailure(Reason.ERROR, "the engine does not tell its context length") from error
-
-
-def _to(service: str, region: str | None) -> dict[str, str]:
-    named = {} if region is None else {PEER_HEADER: peer_cluster(region)}
-    return {SERVICE_HEADER: service, "accept-encoding": "identity", **named}

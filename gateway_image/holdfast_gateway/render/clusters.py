@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from holdfast.api.route import EngineProtocol, Route
 from holdfast_gateway.options import Options
+from holdfast_gateway.render import affinity
 from holdfast_gateway.render.values import (
     ADMIN_CLUSTER,
     AGENT_CLUSTER,
@@ -39,9 +40,16 @@ STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 256 * 1024 * 1024
 HEALTH_HOST = "holdfast-gateway"
 
 
-def local(route: Route, options: Options, endpoints: str) -> Document:
-    """This region's engines; `endpoints` is the path of their EDS file."""
-    cluster = upstream(local_cluster(route.key), options, endpoints, route.engine_protocol)
+def local(route: Route, options: Options, endpoints: str, revision: str | None = None) -> Document:
+    """This region's engines, or those of one revision; `endpoints` is the path of their EDS file.
+
+    Without a healthy engine of a revision its requests go elsewhere, not to engines that look unhealthy: there may be a
+    region with better ones, and after all regions the cluster of all engines is asked.
+    """
+    cluster = upstream(local_cluster(route.key, revision), options, endpoints, route.engine_protocol)
+    if revision is not None:
+        cluster["common_lb_config"]["healthy_panic_threshold"] = {"value": 0}
+    cluster = affinity.looked_up(cluster, route)
     return cluster | {"health_checks": [health_check(options, route.health_path, route.engine_protocol)]}
 
 

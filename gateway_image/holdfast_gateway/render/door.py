@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from holdfast.api.names import PRIORITY_HEADER, TENANT_HEADER
+from holdfast.api.names import PREFIX_HEADER, PRIORITY_HEADER, REVISION_HEADER, TENANT_HEADER
 from holdfast_gateway.issuers import TOKEN, Issuer
 from holdfast_gateway.options import Auth, Options
 from holdfast_gateway.render import limits
@@ -32,6 +32,8 @@ COMPOSITE = "extensions.filters.http.composite.v3"
 SHORTEST_FILL = 0.05
 """Seconds: Envoy refuses to fill a bucket more often."""
 
+OWN_HEADERS = (TENANT_HEADER, REVISION_HEADER, PREFIX_HEADER)
+"""What only gateways may say."""
 NOBODY = "nobody"
 ALWAYS = {"default_value": {"numerator": 100}}
 
@@ -39,9 +41,9 @@ ALWAYS = {"default_value": {"numerator": 100}}
 def filters(options: Options, directory: str) -> list[Document]:
     """The client port's filters before those that read the request's body. `directory` holds Envoy's files."""
     if options.auth is Auth.NONE:
-        return [mutate_request("strip", remove=[TENANT_HEADER])]
+        return [mutate_request("strip", remove=OWN_HEADERS)]
     return [
-        mutate_request("strip", remove=[TENANT_HEADER]),
+        mutate_request("strip", remove=OWN_HEADERS),
         read_priority(),
         discovered("tokens", directory, TOKENS, TOKEN_CHECK),
         discovered("keys", directory, KEYS, API_KEYS, MATCHING),
@@ -134,7 +136,7 @@ def allowance(tenant: Tenant, options: Options) -> Allowance:
     own = tenant.settings.requests_per_minute
     per_minute = own or options.requests_per_minute
     burst = tenant.settings.burst or (options.burst if own is None else 0)
-    return Allowance(per_minute, burst or per_minute)
+    return Allowance(per_minute, burst or per_minute, tenant.settings.tokens_per_minute or options.tokens_per_minute)
 
 
 def rate_limit(name: str, per_minute: int, burst: int, shown: bool = True) -> Document:
@@ -150,6 +152,7 @@ def rate_limit(name: str, per_minute: int, burst: int, shown: bool = True) -> Do
         filter_enabled=ALWAYS,
         filter_enforced=ALWAYS,
         enable_x_ratelimit_headers="DRAFT_VERSION_03" if shown else "OFF",
+        rate_limited_as_resource_exhausted=True,  # to clients of gRPC
         response_headers_to_add=[header("retry-after", str(math.ceil(interval)))],
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.api.route import RegionTarget, Route, TrafficMode
 from holdfast_gateway.options import Options, Role
-from holdfast_gateway.render import spare
+from holdfast_gateway.render import sides, spare
 from holdfast_gateway.render.values import (
     Document,
     endpoint,
@@ -39,11 +39,14 @@ class Hop:
     """Part of its share that the region gets now."""
 
 
-def local_endpoints(route: Route, snapshot: Snapshot) -> Document:
-    """This region's engines, all equal."""
-    engines = sorted(snapshot.engines.get(route.key, ()))
-    hosts = [endpoint(socket_address(engine, route.engine_port)) for engine in engines]
-    return assignment(local_cluster(route.key), [{"lb_endpoints": hosts}])
+def local_endpoints(route: Route, snapshot: Snapshot, revision: str | None = None) -> Document:
+    """This region's engines, or those of one revision, all equal."""
+    revisions = sides.engines(route, snapshot)
+    chosen = sides.answering(route, snapshot) if revision is None else sides.of_revision(route, snapshot, revision)
+    hosts = [
+        sides.labelled(endpoint(socket_address(engine, route.engine_port)), revisions[engine]) for engine in chosen
+    ]
+    return assignment(local_cluster(route.key, revision), [{"lb_endpoints": hosts}])
 
 
 def service_endpoints(route: Route, snapshot: Snapshot, options: Options) -> Document:

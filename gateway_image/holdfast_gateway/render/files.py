@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from holdfast.api.route import Route
 from holdfast_gateway.options import Auth, Options, Role
-from holdfast_gateway.render import clusters, door, endpoints, kserve, listeners, routes, spare, tls
+from holdfast_gateway.render import clusters, door, endpoints, kserve, listeners, routes, sides, spare, tls
 from holdfast_gateway.render.bootstrap import bootstrap
 from holdfast_gateway.render.streams import STREAMS, streams
 from holdfast_gateway.render.values import (
@@ -102,10 +102,12 @@ def clusters_of(
 ) -> Iterator[tuple[Document, Document]]:
     """A service's clusters, each with its hosts."""
     if options.role is Role.REGIONAL and route.local:
-        path = f"{directory}/{endpoints_file(local_cluster(route.key))}"
-        yield clusters.local(route, options, path), endpoints.local_endpoints(route, snapshot)
-        path = f"{directory}/{endpoints_file(kserve_cluster(route.key))}"
-        yield kserve.cluster(route, options, path), kserve.endpoints(route, snapshot)
+        for revision in (None, *sides.apart(route, snapshot)):
+            path = f"{directory}/{endpoints_file(local_cluster(route.key, revision))}"
+            hosts = endpoints.local_endpoints(route, snapshot, revision)
+            yield clusters.local(route, options, path, revision), hosts
+            path = f"{directory}/{endpoints_file(kserve_cluster(route.key, revision))}"
+            yield kserve.cluster(route, options, path, revision), kserve.endpoints(route, hosts, revision)
     path = f"{directory}/{endpoints_file(service_cluster(route.key))}"
     cluster = clusters.service(route, options, path)
     yield to_peers(cluster, options, directory), endpoints.service_endpoints(route, snapshot, options)

@@ -23,14 +23,13 @@ from holdfast_gateway.render.endpoints import assignment
 from holdfast_gateway.render.matching import skip_unless
 from holdfast_gateway.render.values import (
     Document,
-    endpoint,
+    by_grpc,
     header,
     http_filter,
     kserve_cluster,
     socket_address,
     typed,
 )
-from holdfast_gateway.state import Snapshot
 
 SERVICE = "inference.GRPCInferenceService"
 CALLS = {
@@ -140,23 +139,34 @@ def unknown(who: list[Document], routes: Sequence[Route]) -> list[Document]:
     return [by_http, by_grpc]
 
 
-def cluster(route: Route, options: Options, endpoints: str) -> Document:
+def cluster(route: Route, options: Options, endpoints: str, revision: str | None = None) -> Document:
     """This region's engines by gRPC. Without health checks of its own: whether they live is asked at their other port,
     and one that refuses or is gone costs a retry beside it."""
-    return upstream(kserve_cluster(route.key), options, endpoints, EngineProtocol.H2C)
+    return upstream(kserve_cluster(route.key, revision), options, endpoints, EngineProtocol.H2C)
 
 
-def endpoints(route: Route, snapshot: Snapshot) -> Document:
-    """The same engines as those of the other protocols."""
-    engines = sorted(snapshot.engines.get(route.key, ()))
-    hosts = [endpoint(socket_address(engine, ENGINE_GRPC_PORT)) for engine in engines]
-    return assignment(kserve_cluster(route.key), [{"lb_endpoints": hosts}])
+def endpoints(route: Route, local: Document, revision: str | None = None) -> Document:
+    """The hosts of a cluster of engines, `local`, at their other port."""
+    (engines,) = local["endpoints"]
+    hosts = [at_port(host, ENGINE_GRPC_PORT) for host in engines["lb_endpoints"]]
+    return assignment(kserve_cluster(route.key, revision), [{"lb_endpoints": hosts}])
 
 
-def engine_route(route: Route, to_engines: Document) -> Document:
+def at_port(host: Document, port: int) -> Document:
+    """The same host at another port."""
+    address = host["endpoint"]["address"]["socket_address"]
+    return host | {"endpoint": {"address": socket_address(address["address"], port)}}
+
+
+def engine_route(to_engines: Document) -> Document:
     """To this region's engines by gRPC; `to_engines` is the route of requests by HTTP."""
-    match = to_engines["match"]
-    action = to_engines["route"] | {"cluster": kserve_cluster(route.key)}
+    match, action = to_engines["match"], dict(to_engines["route"])
+    if "cluster" in action:
+        action["cluster"] = by_grpc(action["cluster"])
+    else:
+        shares = action["weighted_clusters"]
+        by_share = [{**share, "name": by_grpc(share["name"])} for share in shares["clusters"]]
+        action["weighted_clusters"] = {**shares, "clusters": by_share}
     return grpc(to_engines | {"route": action}, match | {"headers": [*match["headers"], IS_GRPC]})
 
 

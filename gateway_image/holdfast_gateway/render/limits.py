@@ -60,6 +60,7 @@ def filters(options: Options) -> list[Document]:
         },
         enable_x_ratelimit_headers="DRAFT_VERSION_03",
         disable_x_envoy_ratelimited_header=True,
+        rate_limited_as_resource_exhausted=True,  # to clients of gRPC, which else hear that nobody is there
         rate_limits=[descriptor(what) for what in COSTS],
     )
     return [asked]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TENANT_HEADER
+from holdfast.api.names import PROBE_HEADER, REVISION_HEADER, SERVICE_HEADER, TENANT_HEADER
 from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import cors, door, kserve, limits, spare, tracing, usage
+from holdfast_gateway.render import affinity, cors, door, kserve, limits, spare, tracing, usage
 from holdfast_gateway.render.errors import local_replies
 from holdfast_gateway.render.matching import skip_if
 from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
@@ -34,6 +34,11 @@ from holdfast_gateway.render.values import (
 LISTENER = "config.listener.v3.Listener"
 HEADERS_SECONDS = 10.0
 """For the headers of a request to arrive."""
+USERS: list[Document] = [
+    {"name": PROBE_HEADER, "present_match": True},
+    {"name": ":path", "string_match": {"prefix": "/ready"}},
+]
+"""What requests of users do not have, but those of observers and of other gateways' health checks."""
 MAX_STREAMS = 10_000
 """Concurrent requests on one HTTP/2 connection from a peer."""
 
@@ -46,6 +51,7 @@ def client(options: Options, directory: str, routes: str) -> Document:
         *usage.number(options),
         *door.filters(options, directory),
         read_body(),
+        affinity.hashing(),
         *kserve.filters(),
         *usage.read_usage(options),
         *limits.filters(options),
@@ -214,6 +220,11 @@ def read_body() -> Document:
     return {"name": name, "typed_config": skip_if("content-type", kserve.GRPC, name, config)}
 
 
+def without(header: Document) -> Document:
+    """Chooses requests without such a header."""
+    return {"header_filter": {"header": {**header, "invert_match": True}}}
+
+
 def access_log(name: str) -> Document:
     """One JSON line for each request of a user, without its query, and of its body with the model's name alone."""
     fields = {
@@ -237,10 +248,11 @@ def access_log(name: str) -> Document:
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "upstream": "%UPSTREAM_HOST%",
         "region": f"%RESP({REGION_HEADER})%",
+        "revision": f"%RESP({REVISION_HEADER})%",
     }
     return {
         "name": "envoy.access_loggers.stdout",
-        "filter": {"header_filter": {"header": {"name": PROBE_HEADER, "present_match": True, "invert_match": True}}},
+        "filter": {"and_filter": {"filters": [*map(without, USERS), {"not_health_check_filter": {}}]}},
         "typed_config": typed(
             "extensions.access_loggers.stream.v3.StdoutAccessLog", log_format={"json_format": fields}
         ),

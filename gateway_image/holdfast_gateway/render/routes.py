@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from holdfast.api.names import PROBE_HEADER, SERVICE_HEADER, TIMEOUT_HEADER
+from holdfast.api.names import PROBE_HEADER, REVISION_HEADER, SERVICE_HEADER, TIMEOUT_HEADER
 from holdfast.api.route import Route
 from holdfast.api.traffic import TRAFFIC_PATH
 from holdfast_gateway.options import Auth, Options
-from holdfast_gateway.render import cors, deadlines, kserve, spare
+from holdfast_gateway.render import affinity, cors, deadlines, hedging, kserve, sides, spare
 from holdfast_gateway.render.answers import (
     Views,
     direct,
@@ -22,7 +22,7 @@ from holdfast_gateway.render.answers import (
     views,
     with_headers,
 )
-from holdfast_gateway.render.endpoints import walk
+from holdfast_gateway.render.endpoints import in_service, walk
 from holdfast_gateway.render.errors import error_body
 from holdfast_gateway.render.values import (
     AGENT_CLUSTER,
@@ -65,6 +65,8 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
     if guarded:
         users = [(route, allowed(tenants, route.model)) for route in routes]
         entries = [(route, [one_of(names)]) for route, names in users if names]
+    streams = [(route, stream_route(route, who, options)) for route, who in entries if options.relay_port]
+    whole = [(route, service_route(route, who, others.get(route.key), options)) for route, who in entries]
     found = table(
         CLIENT_ROUTES,
         [
@@ -72,8 +74,8 @@ def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Te
             *cors.unread(options.cors_origins),
             *model_lists(seen),
             unreadable_timeout(),
-            *(stream_route(route, who, options) for route, who in entries if options.relay_port),
-            *(service_route(route, who, others.get(route.key), options) for route, who in entries),
+            *(affinity.hashed(each, route) for route, each in streams),
+            *(affinity.hashed(each, route) for route, made in whole for each in hedging.hedged(made, route)),
             *kserve_routes(routes, entries, seen, options),
             *(forbidden(route) for route in routes if guarded),
             *refusals(seen),
@@ -193,21 +195,26 @@ def spare_route(key: str, other: Route, snapshot: Snapshot) -> Document:
 
 def engine_routes(route: Route, snapshot: Snapshot) -> list[Document]:
     """To this region's engines; with the service's own time limit where the client's is longer."""
-    made = engine_route(route, snapshot)
-    match = made["match"] | {"headers": [*made["match"]["headers"], *deadlines.too_long(route)]}
     bounded = {"request_headers_to_add": [header(TIMEOUT_HEADER, str(deadlines.longest(route)))]}
-    return [kserve.engine_route(route, made), made | {"match": match} | bounded, made]
+    found = []
+    for made in sides.peer_routes(engine_route(route, snapshot), route, snapshot, len(in_service(route))):
+        if "route" in made:
+            match = made["match"] | {"headers": [*made["match"]["headers"], *deadlines.too_long(route)]}
+            found += [kserve.engine_route(made), made | {"match": match} | bounded]
+        found.append(made)
+    return found
 
 
 def engine_route(route: Route, snapshot: Snapshot) -> Document:
     """To this region's engines; a retry goes to another engine, so there are none with a single one."""
-    engines = len(snapshot.engines.get(route.key, ()))
-    retries = MAX_LOCAL_RETRIES if engines > 1 else 0
+    retries = MAX_LOCAL_RETRIES if len(sides.answering(route, snapshot)) > 1 else 0
     return {
         "match": of_service(route.key),
         "route": forward(local_cluster(route.key), route, retries),
-        "request_headers_to_remove": [SERVICE_HEADER, RECORD_HEADER, "x-envoy-external-address"],
-        "response_headers_to_add": [header(REGION_HEADER, route.region)],
+        "request_headers_to_remove": [
+            *(SERVICE_HEADER, RECORD_HEADER, REVISION_HEADER, sides.ATTEMPT_HEADER, "x-envoy-external-address")
+        ],
+        "response_headers_to_add": [header(REGION_HEADER, route.region), sides.told()],
     }
 
 
@@ -240,6 +247,8 @@ def table(name: str, routes: list[Document], counted: Sequence[Document] = ()) -
     """
     bodies = [route["direct_response"]["body"]["inline_string"] for route in routes if "direct_response" in route]
     host: Document = {"name": name, "domains": ["*"], "routes": routes}
+    if name != PEER_ROUTES:  # engines need not know
+        host["include_request_attempt_count"] = True
     return typed(
         TABLE,
         name=name,

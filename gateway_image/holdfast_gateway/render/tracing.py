@@ -6,10 +6,17 @@ ports follow what that decided. So peers' checks of health begin no trace, and a
 
 from __future__ import annotations
 
-from holdfast.api.names import SERVICE_HEADER, TENANT_HEADER
+from holdfast.api.names import REVISION_HEADER, SERVICE_HEADER, TENANT_HEADER
 from holdfast.telemetry.endpoint import parse_attributes, parse_endpoint
 from holdfast_gateway.options import Options, Role
-from holdfast_gateway.render.values import COLLECTOR_CLUSTER, MODEL_METADATA, Document, socket_address, typed
+from holdfast_gateway.render.values import (
+    COLLECTOR_CLUSTER,
+    MODEL_METADATA,
+    REGION_HEADER,
+    Document,
+    socket_address,
+    typed,
+)
 
 SENDERS = {Role.REGIONAL: "holdfast-gateway", Role.EDGE: "holdfast-edge"}
 """What a gateway calls itself: `service.name`."""
@@ -29,7 +36,8 @@ TAGS = {
     "holdfast.request_id": "%REQ(X-REQUEST-ID)%",
     "holdfast.tenant": f"%REQ({TENANT_HEADER})%",
     "holdfast.service": f"%REQ({SERVICE_HEADER})%",
-    "holdfast.region": "%RESP(X-HOLDFAST-REGION)%",
+    "holdfast.region": f"%RESP({REGION_HEADER})%",
+    "holdfast.revision": f"%RESP({REVISION_HEADER})%",
     "holdfast.attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "holdfast.details": "%RESPONSE_CODE_DETAILS%",
 }

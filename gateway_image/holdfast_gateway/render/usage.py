@@ -8,13 +8,12 @@ quotes, which stand escaped in whatever text a model writes; the last numbers co
 
 from __future__ import annotations
 
-from holdfast.api.names import SERVICE_HEADER, TENANT_HEADER
+from holdfast.api.names import REVISION_HEADER, SERVICE_HEADER, TENANT_HEADER
 from holdfast_gateway.options import Options
 from holdfast_gateway.render.values import (
     MODEL_METADATA,
     RECORD_HEADER,
     REGION_HEADER,
-    REVISION_HEADER,
     Document,
     header,
     http_filter,

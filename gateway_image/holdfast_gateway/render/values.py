@@ -10,9 +10,6 @@ Document = dict[str, Any]
 REGION_HEADER = "x-holdfast-region"
 """On an answer: the region whose engines gave it."""
 
-REVISION_HEADER = "x-holdfast-revision"
-"""On an answer: the revision of the service whose engine gave it."""
-
 RECORD_HEADER = "x-holdfast-record"
 """On a request: the id of its record in the ledger, which the client port gives; no engine sees it."""
 
@@ -25,6 +22,15 @@ MODEL_HEADER = "x-holdfast-model"
 MODEL_METADATA = "holdfast"
 """Namespace of the dynamic metadata that holds what was read from a request's body."""
 
+REVISION_METADATA = "revision"
+"""Key of an engine's endpoint metadata, in the namespace `MODEL_METADATA`."""
+
+ANY_REVISION = "*"
+"""In a request's `x-holdfast-revision`: whichever, and not by share."""
+
+GONE_HEADER = "x-holdfast-revision-gone"
+"""On a refusal of a peer port: it has no engine of the revision that was asked for."""
+
 READY_CLUSTER = "ready"
 ADMIN_CLUSTER = "admin"
 AGENT_CLUSTER = "agent"
@@ -32,14 +38,19 @@ COLLECTOR_CLUSTER = "collector"
 READY_LISTENER = "ready"
 
 
-def local_cluster(key: str) -> str:
-    """Name of the cluster of this region's engines."""
-    return f"local/{key}"
+def local_cluster(key: str, revision: str | None = None) -> str:
+    """Name of the cluster of this region's engines, or of those of one revision."""
+    return f"local/{key}" if revision is None else f"local/{key}/{revision}"
 
 
-def kserve_cluster(key: str) -> str:
-    """Name of the cluster of this region's engines by gRPC."""
-    return f"kserve/{key}"
+def kserve_cluster(key: str, revision: str | None = None) -> str:
+    """Name of the cluster of this region's engines by gRPC, or of those of one revision."""
+    return by_grpc(local_cluster(key, revision))
+
+
+def by_grpc(cluster: str) -> str:
+    """The name of a cluster of engines, made the name of the one in which they are spoken to by gRPC."""
+    return f"kserve/{cluster.removeprefix('local/')}"
 
 
 def service_cluster(key: str) -> str:

@@ -79,6 +79,7 @@ def gather(watched: Watched, written: Written, config: Config, capabilities: Cap
         regions=read_regions(watched.regions),
         engine_images=config.engine_images,
         image_pull_policy=config.image_pull_policy,
+        telemetry=config.telemetry,
         capabilities=capabilities,
         claims=tuple(_claim(each) for each in watched.services if Ref.of(each) != own),
         children=children,

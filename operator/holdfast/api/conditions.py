@@ -58,6 +58,7 @@ class Reason(StrEnum):
     UNKNOWN_REGION = "UnknownRegion"
     REGION_NOT_SERVING = "RegionNotServing"
     REPLICAS_OUT_OF_RANGE = "ReplicasOutOfRange"
+    TRAFFIC_UNUSABLE = "TrafficUnusable"
     MODEL_SOURCE_UNSUPPORTED = "ModelSourceUnsupported"
     ENGINE_IMAGE_MISSING = "EngineImageMissing"
     GPU_MISMATCH = "GpuMismatch"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints
 
 from holdfast.api.conditions import Condition
-from holdfast.api.route import TrafficMode
+from holdfast.api.route import Affinity, TrafficMode
 from holdfast.api.schema import DnsLabel, Duration, Schema
 
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
@@ -151,6 +151,13 @@ class Fallback(Schema):
     """Another `LLMService` of the same namespace; its model answers, and the header `x-holdfast-model` says so."""
 
 
+RESERVED_HEADERS = "(?i)^(x-holdfast-.*|x-envoy-.*|authorization|x-api-key|api-key)$"
+"""Headers that gateways set, or hide from what comes behind them."""
+FREE_HEADER = cel(
+    f"!self.matches('{RESERVED_HEADERS}')", "this header is the gateway's own, or a credential; choose another"
+)
+
+
 class Traffic(Schema):
     """How requests reach engines."""
 
@@ -160,6 +167,18 @@ class Traffic(Schema):
     """The longest time one answer may take; also how long an engine that is told to stop may finish what it runs."""
     max_resumes: Annotated[int, Field(ge=0, le=100)] = 3
     """How often one stream may be continued by another engine when the one that generates it is lost; 0: never."""
+    sticky_header: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z][-A-Za-z0-9]*$", max_length=100), Field(json_schema_extra=FREE_HEADER)
+    ] = "x-user"
+    """Request header that names the user: while several revisions answer, a user stays with one of them. Requests
+    without it stay together by their tenant; those without either are spread by chance."""
+    hedge_after: Duration | None = None
+    """Requests that ask for no stream and have no answer after this time are asked a second time, of another region or
+    engine; the first answer counts and the other work is cancelled. Left out: never. Choose about the time within which
+    95 of 100 answers are complete: slow answers then cost double the work, and more with each further such time.
+    Excludes `fallback`."""
+    affinity: Affinity | None = None
+    """Which requests go to the same engine of a region; left out: each to an engine with few requests."""
     fallback: Fallback | None = None
     """Another service for requests that none of this one's regions can serve; left out: they fail."""
 

@@ -77,6 +77,12 @@ TENANT_HEADER = "x-holdfast-tenant"
 PRIORITY_HEADER = "x-holdfast-priority"
 """Request header with the class of a request: high, normal or low."""
 
+REVISION_HEADER = "x-holdfast-revision"
+"""On an answer: the revision whose engine gave it. On a relay's request: the only revision that may answer it."""
+
+PREFIX_HEADER = "x-holdfast-prefix"
+"""Request header by which gateways tell each other how a prompt begins: a hash, never text."""
+
 TIMEOUT_HEADER = "x-holdfast-timeout"
 """Request header: seconds after which a request that no engine has begun is of no more use."""
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from holdfast.api.route import RevisionShare
 from holdfast.api.schema import Schema
 
 
@@ -33,6 +34,8 @@ class RegionTraffic(Schema):
     """Part of the region's weight that it gets now."""
     weight: Annotated[int, Field(ge=0, le=1000)] = 100
     """Its weight in the service's spec."""
+    revisions: tuple[RevisionShare, ...] = ()
+    """How its engines share what it gets, the newest revision first; empty: all engines alike."""
     since: datetime | None = None
     """When it came to this state or step, by the clock of the leader that decided it."""
     reason: str

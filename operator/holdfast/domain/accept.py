@@ -8,13 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from holdfast.api.conditions import Reason
+from holdfast.api.llmservice import RESERVED_HEADERS
 from holdfast.api.region import RegionRole
+from holdfast.api.schema import format_duration
 from holdfast.domain.engines import ENGINES, SOURCES
 from holdfast.domain.observation import Observation
 from holdfast.domain.replicas import replicas_of
 
+SOONEST_HEDGE = timedelta(milliseconds=50)
 MAX_NAME = 50
 """Longest service name, in characters: its children's names and labels must stay within 63."""
 
@@ -141,6 +145,30 @@ def replicas_are_in_range(seen: Observation) -> Verdict | None:
     )
 
 
+def traffic_is_consistent(seen: Observation) -> Verdict | None:
+    traffic = seen.service.spec.traffic
+    if traffic.hedge_after is not None and not SOONEST_HEDGE <= traffic.hedge_after < traffic.max_stream:
+        return _refuse(
+            Reason.TRAFFIC_UNUSABLE,
+            f"traffic.hedgeAfter is {format_duration(traffic.hedge_after)}: make it at least "
+            f"{format_duration(SOONEST_HEDGE)} and less than maxStream, {format_duration(traffic.max_stream)}.",
+        )
+    if traffic.hedge_after is not None and traffic.fallback is not None:
+        return _refuse(
+            Reason.TRAFFIC_UNUSABLE,
+            "traffic.hedgeAfter and traffic.fallback exclude each other, as another model would answer what is merely "
+            "slow: leave one of them out.",
+        )
+    sticky = traffic.sticky_header
+    if re.match(RESERVED_HEADERS, sticky):
+        return _refuse(
+            Reason.TRAFFIC_UNUSABLE,
+            f"traffic.stickyHeader is {sticky!r}, which is the gateway's own header or a credential: name one by which "
+            "clients tell their users apart, such as x-user.",
+        )
+    return None
+
+
 def model_name_is_free(seen: Observation) -> Verdict | None:
     own = seen.service
     mine = (own.created, f"{own.namespace}/{own.name}")
@@ -162,5 +190,6 @@ CHECKS: tuple[Check, ...] = (
     accelerators_fit,
     regions_exist,
     replicas_are_in_range,
+    traffic_is_consistent,
     model_name_is_free,
 )

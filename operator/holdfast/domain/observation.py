@@ -65,6 +65,17 @@ class Capabilities:
     """Served version of PodDisruptionBudget; None where there is none."""
 
 
+@dataclass(frozen=True)
+class Telemetry:
+    """How engines tell of themselves; what is not said is left to the engines' own defaults."""
+
+    endpoint: str = ""
+    """Where they send spans; empty for nowhere."""
+    sampling: float = 1.0
+    """Percent of the traces that begin at an engine."""
+    log_format: str = "text"
+
+
 @dataclass(frozen=True, order=True)
 class Version:
     """An edit of a service. A later incarnation wins, then the higher number, then the greater digest."""
@@ -112,6 +123,7 @@ class Observation:
     engine_images: Mapping[str, str]
     """Default image by engine type."""
     image_pull_policy: str = "IfNotPresent"
+    telemetry: Telemetry = Telemetry()
     capabilities: Capabilities = Capabilities()
     claims: tuple[Claim, ...] = ()
     """Model names of the other services of this region."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from holdfast.api.region import RegionRole
 from holdfast.api.regionplan import RegionPlanSpec, RegionTraffic
-from holdfast.api.route import RegionTarget
+from holdfast.api.route import RegionTarget, RevisionShare
 from holdfast.domain.observation import Observation
 from holdfast.domain.replicas import replicas_of, warm_of
 from holdfast.domain.revision import revision_of
@@ -28,6 +28,8 @@ class Work:
     """What the leader decided on every region's traffic; empty where the region plans for itself."""
     warm: int = 0
     """Engines to run here beyond the replicas, initialised and not routed."""
+    revisions: tuple[RevisionShare, ...] = ()
+    """How engines of several revisions share the requests here; empty: all alike."""
 
     @property
     def engines(self) -> int:
@@ -53,7 +55,8 @@ def carry_out(seen: Observation, plan: RegionPlanSpec) -> Work:
         for each in plan.traffic
         if runs.get(each.region) and each.region in seen.regions
     )
-    return Work(plan.revision, plan.image, plan.replicas, targets, plan.hold_rollout, plan.traffic, plan.warm)
+    split = next((each.revisions for each in plan.traffic if each.region == seen.region), ())
+    return Work(plan.revision, plan.image, plan.replicas, targets, plan.hold_rollout, plan.traffic, plan.warm, split)
 
 
 def is_witness(seen: Observation) -> bool:

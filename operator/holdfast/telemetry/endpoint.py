@@ -44,11 +44,7 @@ def parse_endpoint(text: str) -> Endpoint:
 
 
 def parse_attributes(text: str) -> dict[str, str]:
-    """`key=value,key=value` with values in percent-encoding, as OTEL_RESOURCE_ATTRIBUTES has it. Raises ValueError."""
-    found = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, value = pair.partition("=")
-        if not (equals and key.strip()):
-            raise ValueError(f"{pair!r} is not of the form KEY=VALUE, such as deployment.environment.name=production")
-        found[key.strip()] = unquote(value.strip())
-    return found
+    """`key=value,key=value` with values in percent-encoding, as OTEL_RESOURCE_ATTRIBUTES has it; what is not of that
+    form is left out, as OpenTelemetry's own libraries do."""
+    pairs = (part.partition("=") for part in text.split(","))
+    return {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals and key.strip()}

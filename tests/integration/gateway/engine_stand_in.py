@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 NAME = os.environ.get("HOLDFAST_ENGINE", "engine")
-STATE = {"health": 200, "running": 0, "tokens": 0}
+STATE = {"health": 200, "running": 0, "tokens": 0, "begun": 0, "cancelled": 0}
+SLOW = {"seconds": 0.0}
+"""How much longer each answer takes."""
 TOKEN_SECONDS = 0.05
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
 async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """An ASGI application: `/health`, `/set-health?STATUS`, `/metrics`, and a JSON answer to everything else."""
+    """An ASGI application: `/health`, `/set-health?STATUS`, `/set-slow?SECONDS`, `/state`, `/metrics`, and a JSON
+    answer to everything else."""
     if scope["type"] != "http":
         return
     if scope["path"] == "/health":
@@ -29,6 +32,13 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         STATE["health"] = int(scope["query_string"])
         await answer(send, 200, {})
         return
+    if scope["path"] == "/set-slow":
+        SLOW["seconds"] = float(scope["query_string"])
+        await answer(send, 200, {})
+        return
+    if scope["path"] == "/state":
+        await answer(send, 200, dict(STATE))
+        return
     if scope["path"] == "/metrics":
         await answer(send, 200, text=metrics())
         return
@@ -36,7 +46,9 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     if request.get("events"):
         await stream(send, request["events"], float(request.get("pause", 0)))
         return
-    await generate(float(request.get("seconds", 0)), hang=bool(request.get("hang")))
+    seconds = float(request.get("seconds", 0)) + SLOW["seconds"]
+    if not await unless_left(generate(seconds, hang=bool(request.get("hang"))), receive):
+        return
     headers = {name.decode(): value.decode() for name, value in scope["headers"]}
     seen = {
         "engine": NAME,
@@ -57,6 +69,25 @@ async def stream(send: Send, events: list[str], pause: float) -> None:
         await send({"type": "http.response.body", "body": each.encode(), "more_body": True})
         await asyncio.sleep(pause)
     await send({"type": "http.response.body", "body": b""})
+
+
+async def unless_left(work: Coroutine[Any, Any, None], receive: Receive) -> bool:
+    """Does the work; drops it when the client leaves. Returns whether it is done."""
+    STATE["begun"] += 1
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left(receive))
+    await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    if working.done():
+        return True
+    STATE["cancelled"] += 1
+    working.cancel()
+    return False
+
+
+async def left(receive: Receive) -> None:
+    """Returns when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def generate(seconds: float, hang: bool) -> None:

@@ -104,11 +104,11 @@ def vllm(name: str, address: str, port: int, folder: Path) -> Server:
     return Server(command, folder / f"engine-{name}.log")
 
 
-def relay(directory: Path, listen: str, *flags: str) -> Server:
+def relay(directory: Path, listen: str, *flags: str, env: dict[str, str] | None = None) -> Server:
     """The product's own command that relays streams."""
     command = [sys.executable, "-m", "holdfast_gateway", "relay", "--dir", str(directory), "--listen", listen]
     command += ["--relay-port", str(RELAY_PORT), *flags]
-    return Server(command, directory / "relay.log")
+    return Server(command, directory / "relay.log", env)
 
 
 def limiter(directory: Path, listen: str, *flags: str) -> Server:
@@ -118,11 +118,11 @@ def limiter(directory: Path, listen: str, *flags: str) -> Server:
     return Server(command, directory / "limits.log")
 
 
-def gateway(directory: Path, admin_port: int, *flags: str) -> Server:
+def gateway(directory: Path, admin_port: int, *flags: str, env: dict[str, str] | None = None) -> Server:
     """The product's own command that runs Envoy from a directory."""
     command = [sys.executable, "-m", "holdfast_gateway", "envoy", "--dir", str(directory)]
     command += ["--admin-port", str(admin_port), "--concurrency", "1", *flags]
-    return Server(command, directory / "envoy.log")
+    return Server(command, directory / "envoy.log", env)
 
 
 def ledger(directory: Path, listen: str, admin_port: int, sink: str, *flags: str) -> Server:

@@ -13,7 +13,7 @@ import httpx
 from tests.integration.gateway.bed import Bed, Gateway, wait_for
 from tests.integration.gateway.processes import RELAY_PORT, Server, ledger
 
-STATUS_PORT = 9907
+STATUS_PORT = 9909
 
 
 @dataclass

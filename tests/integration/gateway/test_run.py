@@ -14,6 +14,7 @@ import yaml
 from tests.integration.gateway.api_stand_in import ApiStandIn
 from tests.integration.gateway.bed import free_port, status_of, wait_for
 from tests.integration.gateway.processes import Server
+from tests.integration.gateway.records import Kept
 from tests.integration.gateway.test_agent import config_map, route
 
 pytestmark = pytest.mark.integration
@@ -25,7 +26,7 @@ def relays(parent: int) -> list[int]:
     return [int(pid) for pid in children if b"\0relay\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-async def test_an_edge_outside_kubernetes_runs_its_relay_and_limiter_and_starts_it_again(tmp_path: Path) -> None:
+async def test_an_edge_outside_kubernetes_runs_what_stands_beside_envoy_and_starts_it_again(tmp_path: Path) -> None:
     api = ApiStandIn()
     await api.start()
     await api.put("ConfigMap", config_map(route()))
@@ -39,6 +40,8 @@ async def test_an_edge_outside_kubernetes_runs_its_relay_and_limiter_and_starts_
     command += ["--dir", str(tmp_path / "envoy"), "--kubeconfig", str(kubeconfig), "--admin-port", str(free_port())]
     command += ["--relay-port", "9904", "--settle", "0", "--drain", "5", "--concurrency", "1"]
     command += ["--auth", "Required", "--limits", f"{listen}:9907", "--limits-store", "memory"]
+    kept = Kept(tmp_path / "kept")
+    command += ["--ledger", str(tmp_path / "spool"), "--sink", kept.sink]
     edge = Server(command, tmp_path / "edge.log")
     edge.start()
     try:
@@ -50,9 +53,11 @@ async def test_an_edge_outside_kubernetes_runs_its_relay_and_limiter_and_starts_
         os.kill(first, signal.SIGKILL)
         await asyncio.to_thread(wait_for, lambda: relays(edge.pid) not in ([], [first]), "another relay runs")
         await asyncio.to_thread(wait_for, lambda: status_of(f"http://{listen}:9904/ready") == 200, "and answers")
+        assert status_of(f"http://{listen}:8080/v1/models") == 401
         edge.terminate()
         assert await asyncio.to_thread(edge.wait, 60) == 0
         assert status_of(f"http://{listen}:9904/ready") == 0
+        assert [(record["outcome"], record["path"]) for record in kept.all()] == [("refused", "/v1/models")]
     finally:
         edge.kill()
         await api.stop()

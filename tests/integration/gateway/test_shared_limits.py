@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import grpc
 import httpx
 import pytest
 from openai import OpenAI, RateLimitError
@@ -31,6 +32,7 @@ TENANTS = tuple(
         "shared": {"requests_per_minute": 20},
         "again": {"requests_per_minute": 5},
         "client": {"requests_per_minute": 60, "burst": 1000},
+        "caller": {"requests_per_minute": 1, "burst": 1000},
         "tall": {"requests_per_minute": 6_000_000},
         "free": {},
     }.items()
@@ -97,6 +99,13 @@ def decisions(gateway: Gateway, outcome: str) -> float:
     return float(found)
 
 
+def mean_decision(gateway: Gateway) -> str:
+    """Seconds that its limiter took on average since it was started."""
+    text = httpx.get(f"http://{gateway.options.listen}:{STATUS_PORT}/metrics").text
+    found = dict(re.findall(r"^holdfast_limiter_decision_seconds_(sum|count) (\S+)$", text, re.MULTILINE))
+    return f"{float(found['sum']) / float(found['count']):.4f}"
+
+
 def uncounted_by_envoy(gateway: Gateway) -> int:
     """Requests that passed as the limiter did not answer."""
     return gateway.stat(r"^cluster\.service/default/chat\.ratelimit\.failure_mode_allowed$")
@@ -133,6 +142,16 @@ def test_a_limit_that_is_changed_finds_what_was_spent(bed: Bed) -> None:
     bed.set_tenants(*(raised if each.name == "again" else each for each in TENANTS))
     wait_for(lambda: ask(bed.gateways["eu"], "again").headers["x-ratelimit-limit"] == "8, 8;w=60", "eu has it")
     wait_for(lambda: ask(bed.gateways["us"], "again").status_code == 429, "all are spent")
+
+
+def test_a_client_of_grpc_hears_that_its_limit_is_reached(bed: Bed) -> None:
+    us = bed.gateways["us"]
+    assert ask(us, "caller").status_code == 200
+    with grpc.insecure_channel(us.url.removeprefix("http://")) as channel:
+        ready = channel.unary_unary("/inference.GRPCInferenceService/ModelReady")
+        with pytest.raises(grpc.RpcError) as caught:
+            ready(b"\x0a\x05llama", metadata=[("authorization", "Bearer key-of-caller-0001")], timeout=30)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_the_openai_client_waits_as_it_is_told_and_then_gets_its_answer(bed: Bed, redis: Redis) -> None:
@@ -177,14 +196,17 @@ def test_no_request_fails_for_want_of_a_limiter_or_its_store(hasty_bed: Bed, red
     gateway = hasty_bed.gateways["us"]
     load = Load(rate=60, seconds=6, answers=(0.02,), key="key-of-tall-0001")
     well = asyncio.run(send_load(gateway.url, load))
-    before = uncounted_by_envoy(gateway)
+    mean = mean_decision(gateway)
+    before, waited = uncounted_by_envoy(gateway), gateway.stat(r"^cluster\.limits\.upstream_rq_timeout$")
     outcomes = asyncio.run(send_load(gateway.url, load, lambda: FAULTS[fault](hasty_bed, server), at=1.5))
     try:
-        print(f"\n{fault}: before it {figures(well)}; with it {figures(outcomes)}")
+        print(f"\n{fault}: before it {figures(well)}, of which {mean} s for the limiter; with it {figures(outcomes)}")
         assert not failed(well)
         assert not failed(outcomes)
         if fault.startswith("limiter"):
             assert uncounted_by_envoy(gateway) > before
+            # Soon it is not asked any more: of 270 requests after the fault only the first ones wait.
+            assert gateway.stat(r"^cluster\.limits\.upstream_rq_timeout$") - waited < 100
         else:
             assert decisions(gateway, "uncounted") > 0
     finally:

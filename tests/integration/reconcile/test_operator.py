@@ -229,7 +229,12 @@ def test_the_api_server_refuses_what_the_schema_forbids(server: Server, service:
 
 def test_the_api_server_fills_in_defaults_and_scales(server: Server, operator: Operator, service: str) -> None:
     created = server.create(service)
-    assert created["spec"]["traffic"] == {"mode": "ActiveActive", "maxStream": "15m", "maxResumes": 3}
+    assert created["spec"]["traffic"] == {
+        "mode": "ActiveActive",
+        "maxStream": "15m",
+        "maxResumes": 3,
+        "stickyHeader": "x-user",
+    }
     server.wait_accepted(service)
 
     server.custom.patch_namespaced_custom_object_scale(

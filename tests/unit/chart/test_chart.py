@@ -12,6 +12,7 @@ import yaml
 
 from holdfast.adapters.cluster import PLURALS
 from holdfast.api.crd import DEFINITIONS, definition
+from holdfast_gateway.__main__ import main, run_ledger
 
 CHART = Path(__file__).parents[3] / "charts" / "holdfast"
 VERSIONS = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
@@ -38,8 +39,9 @@ VALUES: dict[str, dict[str, Any]] = {
         "region": "us-east",
         "edge": {"enabled": True},
         "gateway": {
-            "auth": {"mode": "Required", "requestsPerMinute": 600},
+            "auth": {"mode": "Required", "requestsPerMinute": 600, "tokensPerMinute": 2_500_000},
             "limits": {"enabled": True, "redis": {"secretRef": {"name": "redis-of-limits"}}},
+            "ledger": {"enabled": True, "sink": "none:"},
         },
     },
     "front": {
@@ -49,6 +51,28 @@ VALUES: dict[str, dict[str, Any]] = {
             "tls": {"clientSecret": "front", "peerSecret": "peers"},
             "cors": {"origins": ["https://chat.example.com", "http://localhost:3000"]},
         },
+    },
+    "telemetry": {
+        "region": "us-east",
+        "edge": {"enabled": True},
+        "tracing": {"endpoint": "http://otel-collector.observability:4318", "samplingPercent": 2.5},
+        "logs": {"format": "json"},
+    },
+    "ledger": {
+        "region": "us-east",
+        "edge": {"enabled": True},
+        "gateway": {
+            "ledger": {
+                "enabled": True,
+                "sink": "file:///var/lib/holdfast-usage",
+                "spoolSize": 64,
+                "volume": {"persistentVolumeClaim": {"claimName": "usage"}},
+            },
+        },
+    },
+    "ledger-with-a-password": {
+        "region": "us-east",
+        "gateway": {"ledger": {"enabled": True, "sinkSecret": "usage"}},
     },
     "no-relay": {"region": "us-east", "gateway": {"relay": {"enabled": False}}},
     "no-crds": {"region": "us-east", "crds": {"install": False}},
@@ -198,12 +222,20 @@ def test_every_gateway_has_a_limiter_that_counts_in_the_redis_of_a_secret(gatewa
     pod = find(render(VALUES["limits"]), "Deployment", gateway)["spec"]["template"]["spec"]
     agent, limiter = (next(each for each in pod["containers"] if each["name"] == name) for name in ("agent", "limits"))
 
-    assert "--limits=127.0.0.1:9907" in agent["args"]
+    wanted = {"--limits=127.0.0.1:9907", "--tokens-per-minute=2500000", "--ledger=/var/spool/holdfast"}
+    assert wanted < set(agent["args"])
+    assert "/var/spool/holdfast" in [each["mountPath"] for each in limiter["volumeMounts"]]
     assert limiter["args"][0] == "limits"
     assert set(agent["args"][1:]) <= set(limiter["args"][1:])
     [variable] = limiter["env"]
     assert variable["name"] == "HOLDFAST_LIMITS_STORE"
     assert variable["valueFrom"]["secretKeyRef"] == {"name": "redis-of-limits", "key": "url"}
+
+
+def test_a_default_of_tokens_that_nobody_would_count_is_refused() -> None:
+    gateway = {"auth": {"mode": "Required", "tokensPerMinute": 5}, "limits": {"enabled": True}}
+    with pytest.raises(helm_python.HelmError, match=r"gateway\.ledger\.enabled"):
+        render({"region": "a", "gateway": gateway})
 
 
 def test_another_service_may_count_in_the_limiters_place() -> None:
@@ -214,11 +246,66 @@ def test_another_service_may_count_in_the_limiters_place() -> None:
     assert "--limits=ratelimit.infra:8081" in pod["spec"]["initContainers"][0]["args"]
 
 
+@pytest.mark.parametrize("gateway", ["holdfast-gateway", "holdfast-edge"])
+def test_a_ledger_reads_the_spool_that_envoy_and_the_relay_write(gateway: str) -> None:
+    pod = find(render(VALUES["ledger"]), "Deployment", gateway)["spec"]["template"]["spec"]
+    found = {each["name"]: each for each in [*pod["initContainers"], *pod["containers"]]}
+
+    for name in ("init", "agent", "relay", "ledger"):
+        assert "--ledger=/var/spool/holdfast" in found[name]["args"]
+    assert all({"name": "spool", "mountPath": "/var/spool/holdfast"} in each["volumeMounts"] for each in found.values())
+    assert {"name": "usage", "mountPath": "/var/lib/holdfast-usage"} in found["ledger"]["volumeMounts"]
+    assert {"name": "usage", "persistentVolumeClaim": {"claimName": "usage"}} in pod["volumes"]
+    assert {"name": "spool", "emptyDir": {"sizeLimit": "128Mi"}} in pod["volumes"]
+    env = {each["name"]: each for each in found["ledger"]["env"]}
+    assert env["HOLDFAST_LEDGER_SINK"]["value"] == "file:///var/lib/holdfast-usage"
+
+    parsed = run_ledger.make_context("ledger", found["ledger"]["args"][1:])
+    assert parsed.params["spool_max"] == 64 * 1024**2
+    assert parsed.params["gateway_name"] == "$(POD_NAME)"
+
+
+def test_a_sink_with_a_password_comes_from_a_secret_and_none_is_refused() -> None:
+    pod = find(render(VALUES["ledger-with-a-password"]), "Deployment", "holdfast-gateway")["spec"]["template"]["spec"]
+    ledger = next(each for each in pod["containers"] if each["name"] == "ledger")
+    env = {each["name"]: each for each in ledger["env"]}
+    assert env["HOLDFAST_LEDGER_SINK"]["valueFrom"] == {"secretKeyRef": {"name": "usage", "key": "url"}}
+    with pytest.raises(helm_python.HelmError, match="sink or sinkSecret"):
+        render({"region": "us-east", "gateway": {"ledger": {"enabled": True}}})
+
+
 def test_the_relay_can_be_left_out() -> None:
     pod = find(render(VALUES["no-relay"]), "Deployment", "holdfast-gateway")["spec"]["template"]["spec"]
 
     assert [each["name"] for each in pod["containers"]] == ["envoy", "agent"]
     assert not [argument for argument in pod["initContainers"][0]["args"] if "relay" in argument]
+
+
+@pytest.mark.parametrize("gateway", ["holdfast-gateway", "holdfast-edge"])
+def test_every_process_of_a_gateway_is_told_where_spans_go_and_how_lines_look(gateway: str) -> None:
+    pod = find(render(VALUES["telemetry"]), "Deployment", gateway)["spec"]["template"]["spec"]
+    for container in [*pod["containers"], *pod["initContainers"]]:
+        assert container["args"][0] == "--log-format=json"
+        if container["name"] in ("init", "agent", "relay"):
+            assert {
+                "--otlp-endpoint=http://otel-collector.observability:4318",
+                "--trace-sampling=2.5",
+                "--resource-attributes=holdfast.region=us-east",
+            } <= {*container["args"]}
+        main.make_context("holdfast-gateway", [*container["args"]]).close()
+    envoy = next(each for each in pod["containers"] if each["name"] == "envoy")
+    (header,) = envoy["readinessProbe"]["httpGet"]["httpHeaders"]
+    assert header["value"].endswith("-00"), "a probe is in no trace"
+
+
+def test_the_operator_is_told_what_to_tell_engines() -> None:
+    def args(case: str) -> list[str]:
+        operator = find(render(VALUES[case]), "Deployment", "holdfast-operator")
+        return list(operator["spec"]["template"]["spec"]["containers"][0]["args"])
+
+    told = {"--otlp-endpoint=http://otel-collector.observability:4318", "--trace-sampling=2.5", "--log-format=json"}
+    assert told <= {*args("telemetry")}
+    assert not [each for each in args("least") if each.startswith(("--otlp", "--trace", "--log-format"))]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +316,8 @@ def test_the_relay_can_be_left_out() -> None:
         ({"region": "a", "gatway": {}}, "gatway"),
         ({"region": "a", "gateway": {"exposure": {"type": "Magic"}}}, "LoadBalancer"),
         ({"region": "a", "gateway": {"replicas": 0}}, "replicas"),
+        ({"region": "a", "tracing": {"endpoint": "https://otel:4318"}}, "endpoint"),
+        ({"region": "a", "logs": {"format": "xml"}}, "format"),
     ],
 )
 def test_wrong_values_are_refused_by_name(values: dict[str, Any], words: str) -> None:

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = {"cpu": ("engine", "engine-sources"), "vllm": ("vllm", "engine-sources")}
+EXTRAS = {"cpu": ("engine", "engine-sources", "tracing"), "vllm": ("vllm", "engine-sources", "tracing")}
 PYTHONS = ("3.11", "3.12", "3.13")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.integration.gateway.tokens import encode_number
 from tests.unit.gateway.builders import AP, EU, US, route
 
-from holdfast.api.route import EngineProtocol, Route, TrafficMode
+from holdfast.api.route import Affinity, EngineProtocol, RevisionShare, Route, TrafficMode
 from holdfast_gateway.files import to_yaml
 from holdfast_gateway.issuers import Issuer
 from holdfast_gateway.options import Auth, Options, Role
@@ -35,13 +36,16 @@ TENANTS = (
 )
 
 
-SPENDER = Tenant(name="spender", settings=Settings(requests_per_minute=60))
+SPENDER = Tenant(name="spender", settings=Settings(requests_per_minute=60, tokens_per_minute=100_000))
 
 JWKS = json.dumps({"keys": [{"e": "AQAB", "kid": "k1", "kty": "RSA", "n": encode_number(2**2047 + 1)}]})
 ISSUERS = tuple(
     Issuer(secret=f"holdfast-system/{name}", issuer=f"https://{name}.example", audiences=("holdfast",), jwks=JWKS)
     for name in ("one", "two")
 )
+
+
+SHARES = (RevisionShare(name="c0ffee0002", weight=5), RevisionShare(name="c0ffee0001", weight=95))
 
 
 def case(options: Options, *served: Route) -> tuple[Snapshot, Options]:
@@ -84,6 +88,15 @@ CASES = {
         replace(EDGE, client_tls="/etc/holdfast/client-tls", cors_origins=("https://chat.example.com",)),
         route(regions=(US,)),
     ),
+    "two-revisions": (
+        replace(
+            case(REGIONAL, route(revisions=SHARES, regions=(US, EU)))[0],
+            revisions={"default/chat": dict(zip(ENGINES, ("c0ffee0002", "c0ffee0001"), strict=True))},
+        ),
+        REGIONAL,
+    ),
+    "prefix-affinity": case(RELAYED, route(affinity=Affinity(prefix_bytes=2048), regions=(US, EU))),
+    "hedging": case(REGIONAL, route(hedge_after=timedelta(seconds=2), regions=(US, EU))),
     "nothing-yet": (Snapshot(), REGIONAL),
 }
 

@@ -74,6 +74,7 @@ class Story(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
+        self.write(Source.ENVOY, LINE | {"id": "last-envoy"})  # before the follower's time
         self.follower = Follower(self.folder, "gw", RELAY, GRACE)
         self.followed: list[Record] = []
         self.shipper = self.made()
@@ -199,6 +200,7 @@ class Story(RuleBasedStateMachine):
         for name, expected in self.expected.items():
             assert found[name].tokens_out == expected["tokens"], (name, expected)
         names = [record.id for record in self.followed]
+        assert "last-envoy" not in names
         assert len(names) == len(set(names)), "a follower gives each once"
 
 

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from tests.unit.gateway.builders import config_map, pod, route
 
+from holdfast.api.names import REVISION_LABEL
+from holdfast.api.route import RevisionShare
 from holdfast_gateway.observe import read_routes, see_engines
 
 
@@ -86,7 +88,7 @@ CHAT = "default/chat"
 def taken(pods: list[dict[str, Any]], routed: int | None) -> set[str]:
     """Names of the engines that take requests."""
     known = frozenset(each["metadata"]["uid"] for each in pods)
-    seen = see_engines(pods, known, {CHAT: routed})
+    seen = see_engines(pods, known, {CHAT: route(routed=routed)})
     by_address = {each["status"]["podIP"]: each["metadata"]["name"] for each in pods}
     return {by_address[address] for address in seen.addresses.get(CHAT, ())}
 
@@ -104,6 +106,23 @@ def test_only_as_many_engines_as_the_route_says_take_requests_and_all_where_it_s
     assert taken(engines(3, 1, 2), 7) == {"a", "b", "c"}
 
 
+def test_with_shares_each_revision_says_itself_how_many_of_its_engines_take_requests() -> None:
+    pods = engines(3, 1, 2, 1, 2)
+    for each, revision in zip(pods, ("new", "new", "old", "old", "older"), strict=True):
+        each["metadata"]["labels"][REVISION_LABEL] = revision
+    shares = (RevisionShare(name="new", weight=5), RevisionShare(name="old", weight=95, routed=1))
+    seen = see_engines(pods, frozenset(), {CHAT: route(revisions=shares, routed=0)})
+    assert seen.revisions[CHAT] == {
+        "10.0.0.1": "new", "10.0.0.2": "new", "10.0.0.4": "old", "10.0.0.5": "older",
+    }  # fmt: skip
+    assert seen.addresses[CHAT] == tuple(seen.revisions[CHAT])
+    assert len(seen.uids) == 5
+
+
+def test_an_engine_whose_pod_names_no_revision_has_none() -> None:
+    assert see_engines([pod("a")]).revisions == {CHAT: {}}
+
+
 def test_engines_that_are_equally_long_ready_take_requests_by_age_and_then_by_name() -> None:
     younger, *others = engines(1, 1, 1)
     younger["metadata"]["creationTimestamp"] = "2030-01-01T00:00:01Z"
@@ -113,7 +132,7 @@ def test_engines_that_are_equally_long_ready_take_requests_by_age_and_then_by_na
 
 def test_the_number_of_one_service_says_nothing_about_another() -> None:
     pods = [pod("a", "10.0.0.1", ready=1), pod("b", "10.0.0.2", service="code"), pod("c", "10.0.0.3", service="code")]
-    seen = see_engines(pods, frozenset(), {CHAT: 1})
+    seen = see_engines(pods, frozenset(), {CHAT: route(routed=1)})
     assert seen.addresses == {CHAT: ("10.0.0.1",), "default/code": ("10.0.0.2", "10.0.0.3")}
 
 
@@ -137,7 +156,7 @@ def test_while_fewer_engines_look_ready_than_are_to_take_requests_all_are_left_t
 
 def test_warm_engines_are_known_to_have_started() -> None:
     pods = engines(1, 2)
-    assert see_engines(pods, frozenset(), {CHAT: 1}).uids == {"uid-a", "uid-b"}
+    assert see_engines(pods, frozenset(), {CHAT: route(routed=1)}).uids == {"uid-a", "uid-b"}
 
 
 READY = st.lists(st.none() | st.integers(0, 3), max_size=5)

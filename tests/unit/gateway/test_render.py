@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 from tests.unit.gateway.builders import AP, EU, US, route
 
-from holdfast.api.route import EngineProtocol, RegionTarget, Route, TrafficMode
+from holdfast.api.route import Affinity, EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.render.endpoints import service_endpoints, walk
 from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, LISTENERS, OUTBOUND_TABLE, PEER_TABLE, Files, files
@@ -43,6 +43,7 @@ def routes(draw: st.DrawFn) -> Route:
         engine_protocol=draw(st.sampled_from(EngineProtocol)),
         mode=draw(st.sampled_from(TrafficMode)),
         fallback=draw(st.sampled_from([None, "chat", "code", "nobody"])),
+        affinity=draw(st.sampled_from([None, Affinity()])),
         regions=tuple(RegionTarget(name=name, address=ADDRESSES[name], weight=draw(weights)) for name in names),
     )
 

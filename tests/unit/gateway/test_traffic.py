@@ -44,6 +44,23 @@ def test_envoys_counters_are_told_apart_by_service() -> None:
     assert found == {"default/chat": Counted(7, 2, 3), "team/code": Counted(0, 0, 1)}
 
 
+def test_what_has_no_engine_of_its_revision_here_is_not_counted_and_revisions_are_summed() -> None:
+    found = read_stats(
+        {
+            "stats": [
+                {"name": "vhost.peer.vcluster.default/chat.upstream_rq_completed", "value": 10},
+                {"name": "vhost.peer.vcluster.default/chat.upstream_rq_5xx", "value": 4},
+                {"name": "cluster.local/default/chat.upstream_rq_active", "value": 1},
+                {"name": "cluster.local/default/chat.upstream_cx_none_healthy", "value": 1},
+                {"name": "cluster.local/default/chat/r.1.upstream_rq_active", "value": 2},
+                {"name": "cluster.local/default/chat/r.1.upstream_cx_none_healthy", "value": 3},
+            ]
+        }
+    )
+
+    assert found == {"default/chat": Counted(completed=7, errors=1, active=3)}
+
+
 def test_all_of_an_engines_models_and_parts_are_summed() -> None:
     assert read_metrics(VLLM) == Generated(in_flight=6, tokens=140.0)
 

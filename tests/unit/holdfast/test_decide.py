@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from holdfast.api.conditions import ConditionType, Reason
 from holdfast.api.llmservice import ActedPlan
 from holdfast.api.region import RegionRole
 from holdfast.api.regionplan import RegionPlan, RegionPlanSpec, RegionTraffic, TrafficState
+from holdfast.api.route import RevisionShare
 from holdfast.domain.changes import Apply
 from holdfast.domain.decide import Decision, decide
 from holdfast.domain.manifests import manifests
@@ -137,6 +139,29 @@ def test_a_warm_engine_is_promoted_by_writing_the_route_and_nothing_else(observe
 
     assert running.engines == 4
     assert [each.ref.kind for each in decision.changes] == ["ConfigMap"]
+
+
+def test_shares_of_the_plan_reach_the_route_and_warm_engines_stay_warm_within_their_revision(observe: Any) -> None:
+    def split(**changes: Any) -> list[dict[str, Any]]:
+        found = plan(**changes)
+        shares = (RevisionShare(name="r1", weight=5), RevisionShare(name="r0", weight=95))
+        own = [each.model_copy(update={"revisions": shares}) for each in found.spec.traffic if each.region == "us-east"]
+        others = [each for each in found.spec.traffic if each.region != "us-east"]
+        made = replace_traffic(found, (*own, *others))
+        seen = observe(seen={"control": control(plan=made)})
+        work = decide(seen).work
+        assert work is not None
+        [config] = [each for each in manifests(seen, work) if each["kind"] == "ConfigMap"]
+        route: dict[str, Any] = json.loads(config["data"]["route.json"])
+        shares_found: list[dict[str, Any]] = route["revisions"]
+        return shares_found
+
+    assert split() == [{"name": "r1", "weight": 5}, {"name": "r0", "weight": 95}]
+    assert split(replicas=3, warm=1) == [{"name": "r1", "weight": 5, "routed": 3}, {"name": "r0", "weight": 95}]
+
+
+def replace_traffic(found: RegionPlan, traffic: tuple[RegionTraffic, ...]) -> RegionPlan:
+    return found.model_copy(update={"spec": found.spec.model_copy(update={"traffic": traffic})})
 
 
 def test_an_edit_that_a_minority_holds_says_so(observe: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from holdfast.domain.manifests import manifests
-from holdfast.domain.observation import Capabilities
+from holdfast.domain.observation import Capabilities, Telemetry
 from holdfast.domain.plan import plan_alone
 from holdfast.domain.revision import revision_of
 from holdfast_engine.__main__ import serve
@@ -48,6 +48,10 @@ CASES: dict[str, dict[str, Any]] = {
     "gpu-triton": {
         "model": {"name": "llama-3-8b", "source": "pvc://models/repository"},
         "engine": {"type": "triton", "args": ["--log-verbose=1"]},
+    },
+    "traced": {
+        "engine": {"type": "openvino", "env": [{"name": "HOLDFAST_SERVE_TRACE_SAMPLING", "value": "100"}]},
+        "seen": {"telemetry": Telemetry("http://otel-collector:4318", 2.5, "json")},
     },
     "warm": {"defaults": {"replicas": {"min": 2, "max": 4}, "warm": 1}},
     "not-served-here": {"regions": [{"name": "eu-west"}, {"name": "ap-south", "weight": 10}]},

@@ -44,7 +44,9 @@ class NatsSink:
     async def write(self, records: Sequence[Record]) -> list[Record]:
         """See `Sink`."""
         try:
-            client = await self._connected()
+            # Also here: left to itself the library would look for a server for ever.
+            async with asyncio.timeout(CONNECT_SECONDS):
+                client = await self._connected()
             most = client.max_payload - HEADER_BYTES
             refused = [record for record in records if len(record.line()) > most]
             kept = [record for record in records if record not in refused] if refused else records
@@ -76,7 +78,7 @@ class NatsSink:
             await self.close()
             self._client = await nats.connect(
                 self._server, name="holdfast-ledger", connect_timeout=CONNECT_SECONDS, allow_reconnect=False,
-                max_reconnect_attempts=0, user_credentials=self._credentials, error_cb=ignored,
+                max_reconnect_attempts=1, user_credentials=self._credentials, error_cb=ignored,
             )  # fmt: skip
         return self._client
 

@@ -18,7 +18,7 @@ from holdfast.domain.engines import (
     split_source,
 )
 from holdfast.domain.manifests.metadata import engine_name, metadata, selector
-from holdfast.domain.observation import Observation
+from holdfast.domain.observation import Observation, Telemetry
 from holdfast.domain.plan import Work
 
 DRAIN_MARGIN_SECONDS = 30
@@ -117,9 +117,27 @@ def _container(seen: Observation, work: Work) -> dict[str, Any]:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **_probes(),
     }
-    if spec.engine.env:
-        container["env"] = [dict(each) for each in spec.engine.env]
+    if env := _environment(seen, work):
+        container["env"] = env
     return container
+
+
+def _environment(seen: Observation, work: Work) -> list[dict[str, Any]]:
+    """How the engine tells of itself, where that was chosen; what the user sets goes before it."""
+    told, service = seen.telemetry, seen.service
+    wanted: dict[str, str] = {}
+    if told.log_format != Telemetry().log_format:
+        wanted["HOLDFAST_SERVE_LOG_FORMAT"] = told.log_format
+    if told.endpoint:
+        who = {"service": f"{service.namespace}/{service.name}", "region": seen.region, "revision": work.revision}
+        wanted |= {
+            "HOLDFAST_SERVE_OTLP_ENDPOINT": told.endpoint,
+            "HOLDFAST_SERVE_TRACE_SAMPLING": f"{told.sampling:g}",
+            "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"holdfast.{name}={value}" for name, value in who.items()),
+        }
+    own = [dict(each) for each in service.spec.engine.env]
+    named = {each["name"] for each in own}
+    return [{"name": name, "value": value} for name, value in wanted.items() if name not in named] + own
 
 
 def _probes() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.api import names
 from holdfast.api.llmservice import LLMService
-from holdfast.api.route import EngineProtocol, Route
+from holdfast.api.route import EngineProtocol, RevisionShare, Route
 from holdfast.domain.engines import READY_PATH
 from holdfast.domain.manifests.metadata import metadata
 from holdfast.domain.observation import Observation
@@ -25,11 +25,15 @@ def route(seen: Observation, work: Work) -> dict[str, Any]:
         local=work.replicas > 0,
         engine_protocol=EngineProtocol.H2C,
         routed=routed_of(work),
+        revisions=revisions_of(work),
+        sticky_header=service.spec.traffic.sticky_header,
+        affinity=service.spec.traffic.affinity,
         health_path=READY_PATH,
         regions=work.targets,
         mode=service.spec.traffic.mode,
         max_stream=service.spec.traffic.max_stream,
         fallback=service.spec.traffic.fallback and service.spec.traffic.fallback.service,
+        hedge_after=service.spec.traffic.hedge_after,
         max_resumes=service.spec.traffic.max_resumes,
         progress_timeout=service.spec.failover.progress_timeout,
     )
@@ -49,3 +53,13 @@ def route_name(service: LLMService) -> str:
 def routed_of(work: Work) -> int | None:
     """How many engines gateways are to route; None: all, as while engines are replaced there may be one more."""
     return work.replicas if work.warm else None
+
+
+def revisions_of(work: Work) -> tuple[RevisionShare, ...]:
+    """The shares as planned; the warm engines are those of the revision that the Deployment runs."""
+    return tuple(
+        share.model_copy(update={"routed": routed_of(work)})
+        if share.name == work.revision and share.routed is None
+        else share
+        for share in work.revisions
+    )
