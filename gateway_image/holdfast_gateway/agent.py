@@ -47,6 +47,7 @@ class Agent:
         """What the files were last computed from."""
         self.traffic = Traffic(options, lambda: self.snapshot)
         self._directory = directory
+        self._folder = files.Folder(directory)
         self._options = options
         self._changed = changed
         memory = recall(directory)
@@ -119,7 +120,7 @@ class Agent:
 
     async def _write(self, snapshot: Snapshot) -> None:
         try:
-            changed = files.write(self._directory, render_files(snapshot, self._options, str(self._directory)))
+            changed = self._folder.write(render_files(snapshot, self._options, str(self._directory)))
             remember(self._directory, self._access.memory(self._last_good, snapshot.addresses))
         except OSError as error:
             log.error("Envoy's files cannot be written, trying again: %s", error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +12,10 @@ from typing import Any
 import yaml
 
 from holdfast_gateway.options import Options
-from holdfast_gateway.render.files import ENDPOINTS_PREFIX, LISTENERS, PRIVATE, Files, start_files
+from holdfast_gateway.render.files import CLUSTERS, ENDPOINTS_PREFIX, LISTENERS, PRIVATE, Files, start_files
+from holdfast_gateway.render.values import Document
+
+Stamp = tuple[int, int, int]
 
 
 class _Dumper(yaml.CSafeDumper):
@@ -21,8 +26,16 @@ class _Dumper(yaml.CSafeDumper):
 
 
 def to_yaml(document: Mapping[str, Any]) -> str:
-    """The text of one file."""
+    """The text of a document for people."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=10_000)
+
+
+def to_text(name: str, document: Mapping[str, Any]) -> str:
+    """The text of one file, by the ending of its name.
+
+    What grows with the services is JSON: it takes a thirtieth of the time to write, and Envoy a third to read.
+    """
+    return json.dumps(document) if name.endswith(".json") else to_yaml(document)
 
 
 def replace(path: Path, text: str, *, private: bool = False) -> bool:
@@ -43,18 +56,46 @@ def replace(path: Path, text: str, *, private: bool = False) -> bool:
     return True
 
 
+class Folder:
+    """Envoy's files in one directory. One that is as it was when it was written last is looked at, but not read."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._written: dict[str, tuple[bytes, Stamp | None]] = {}
+        """File name → the content it has got, and how the file looked then."""
+
+    def write(self, files: Files) -> list[str]:
+        """Writes what changed, then removes endpoint files that no cluster reads now. Returns changed names."""
+        changed = [name for name, document in files.items() if self._put(name, document)]
+        for stale in sorted(self._directory.glob(f"{ENDPOINTS_PREFIX}*.json")):
+            if stale.name not in files:
+                stale.unlink()
+                self._written.pop(stale.name, None)
+                changed.append(stale.name)
+        return changed
+
+    def _put(self, name: str, document: Document) -> bool:
+        path, text = self._directory / name, to_text(name, document)
+        content = hashlib.blake2b(text.encode()).digest()
+        if self._written.get(name) == (content, stamp(path)):
+            return False
+        changed = replace(path, text, private=name in PRIVATE)
+        self._written[name] = content, stamp(path)
+        return changed
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What differs when a file was replaced or written to; None: there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def write(directory: Path, files: Files) -> list[str]:
-    """Writes what changed, then removes endpoint files that no cluster reads now. Returns changed names."""
-    changed = [
-        name
-        for name, document in files.items()
-        if replace(directory / name, to_yaml(document), private=name in PRIVATE)
-    ]
-    for stale in sorted(directory.glob(f"{ENDPOINTS_PREFIX}*.yaml")):
-        if stale.name not in files:
-            stale.unlink()
-            changed.append(stale.name)
-    return changed
+    """Writes a directory once, as `Folder.write`."""
+    return Folder(directory).write(files)
 
 
 def initialise(directory: Path, options: Options) -> None:
@@ -65,8 +106,8 @@ def initialise(directory: Path, options: Options) -> None:
     has_configuration = (directory / LISTENERS).exists()
     for name, document in start_files(options, str(directory)).items():
         if name not in KEPT or not has_configuration:
-            replace(directory / name, to_yaml(document))
+            replace(directory / name, to_text(name, document))
 
 
-KEPT = frozenset(start for start in ("cds.yaml", LISTENERS))
+KEPT = frozenset((CLUSTERS, LISTENERS))
 """Files that hold the last good configuration once the agent has written them."""

@@ -25,13 +25,14 @@ from holdfast.api.route import RegionTarget, Route
 from holdfast_chaos.edge import HOST, free_ports
 from holdfast_gateway import envoy, files
 from holdfast_gateway.options import Options
-from holdfast_gateway.render.files import CLIENT_TABLE
+from holdfast_gateway.render.files import CLIENT_TABLE, ENDPOINTS_PREFIX
+from holdfast_gateway.render.files import files as render_files
 from holdfast_testbed.progress import Progress
 from holdfast_testbed.testbed import Testbed
 
 from .benchmark import BenchError
 from .servers import Server
-from .ways import PATH, regional_options
+from .ways import PATH, regional_options, snapshot_of
 
 BED = "holdfast-bench-routes"
 NAMESPACE = "default"
@@ -40,8 +41,8 @@ UNKNOWN = 404
 POLL_SECONDS = 0.002
 CHANGE_SECONDS = 120.0
 START_SECONDS = 300.0
-WATCHES_PER_ROUTE, OTHER_WATCHES = 2, 12
-"""Envoy opens an inotify instance for each of its files; a service of a regional gateway without relay has two."""
+OTHER_WATCHES = 20
+"""Inotify instances that Envoy and the API server need besides those for each service."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,18 @@ class Gateway:
 
 
 @contextmanager
-def open_gateway(routes: int, progress: Progress) -> Iterator[Gateway]:
-    """Start everything with so many services; whatever happens, end and remove all of it. Raises BenchError."""
+def open_gateway(wanted: int, progress: Progress) -> Iterator[Gateway]:
+    """Start everything with so many services, or as many as Envoy can follow here; whatever happens, end and remove all
+    of it. Raises BenchError."""
     with ExitStack() as stack:
         bed = Testbed(BED, progress)
         if bed.exists:
             bed.down()  # of a run that was killed
         stack.callback(bed.down)
         [region] = bed.up(regions=1, control_plane_only=True)
+        routes = min(wanted, most_routes(free_watches()))
+        if not routes:
+            raise BenchError("No inotify instances are free here: raise fs.inotify.max_user_instances.")
         api = client.CoreV1Api(stack.enter_context(new_client_from_config(str(region.kubeconfig))))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-bench-")))
         options = regional_options(free_ports(4))
@@ -100,7 +105,9 @@ def open_gateway(routes: int, progress: Progress) -> Iterator[Gateway]:
             running = stack.enter_context(Server("agent", agent, folder / "agent.log"))
             process = envoy.command(envoy.Process(folder / "files", options.admin_port, concurrency=1))
             beside = stack.enter_context(Server("Envoy", process, folder / "envoy.log"))
-            beside.wait_until(lambda: _known(options.client_port, model_of(routes - 1, 0)), START_SECONDS)
+            asking = http.client.HTTPConnection(HOST, options.client_port, timeout=10)
+            beside.wait_until(lambda: _known(asking, model_of(routes - 1, 0)), START_SECONDS)
+            asking.close()
             started = time.monotonic() - begun
         yield Gateway(
             api, options, folder / "files", psutil.Process(running.pid), psutil.Process(beside.pid), started, routes
@@ -141,29 +148,39 @@ def free_watches() -> int:
 
 
 def most_routes(watches: int) -> int:
-    """For how many services that many inotify instances suffice."""
-    return max(0, (watches - OTHER_WATCHES) // WATCHES_PER_ROUTE)
+    """For how many services that many inotify instances suffice: Envoy opens one for each of its files."""
+    return max(0, (watches - OTHER_WATCHES) // watches_per_route())
+
+
+def watches_per_route() -> int:
+    """How many files of its own a service has."""
+    options = regional_options([1, 2, 3, 4])
+    return sum(name.startswith(ENDPOINTS_PREFIX) for name in render_files(snapshot_of(5, options), options, "/"))
 
 
 def wait_known(port: int, model: str, seconds: float) -> float:
     """The moment when Envoy no longer answers that there is no such model. Raises BenchError."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if _known(port, model):
-            return time.monotonic()
-        time.sleep(POLL_SECONDS)
+    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    try:
+        while time.monotonic() < end:
+            if _known(connection, model):
+                return time.monotonic()
+            time.sleep(POLL_SECONDS)
+    finally:
+        connection.close()
     raise BenchError(f"Envoy does not know the model {model} after {seconds:g} s.")
 
 
-def _known(port: int, model: str) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+def _known(connection: http.client.HTTPConnection, model: str) -> bool:
     try:
         connection.request("POST", PATH, json.dumps({"model": model}), {"content-type": "application/json"})
-        return connection.getresponse().status != UNKNOWN
+        response = connection.getresponse()
+        response.read()
     except (OSError, http.client.HTTPException):
-        return False
-    finally:
         connection.close()
+        return False
+    return response.status != UNKNOWN
 
 
 def _create(api: client.CoreV1Api, options: Options, number: int) -> None:

@@ -56,7 +56,7 @@ def service_endpoints(route: Route, snapshot: Snapshot, options: Options) -> Doc
     in mode ActivePassive, while the first gets only a part of its share.
     """
     priorities, hops = prioritised(route, snapshot, options)
-    stands_in = any(other.key == route.key for other in spare.spares(snapshot.routes).values())
+    stands_in = any(spare.is_spare(route, other) for other in snapshot.routes)
     name = spare.host_name(route) if stands_in else None
     localities = [locality(hop, priority, name) for hop, priority in zip(hops, priorities, strict=True)]
     return assignment(service_cluster(route.key), localities)

@@ -27,11 +27,11 @@ from holdfast_gateway.render.values import (
 from holdfast_gateway.state import Snapshot
 
 BOOTSTRAP = "bootstrap.yaml"
-CLUSTERS = "cds.yaml"
-LISTENERS = "lds.yaml"
-CLIENT_TABLE = "rds-client.yaml"
-PEER_TABLE = "rds-peer.yaml"
-OUTBOUND_TABLE = "rds-outbound.yaml"
+CLUSTERS = "cds.json"
+LISTENERS = "lds.json"
+CLIENT_TABLE = "rds-client.json"
+PEER_TABLE = "rds-peer.json"
+OUTBOUND_TABLE = "rds-outbound.json"
 ENDPOINTS_PREFIX = "eds-"
 PRIVATE = frozenset({door.KEYS})
 """Files that hold secrets."""
@@ -127,7 +127,7 @@ def to_peers(cluster: Document, options: Options, directory: str) -> Document:
 def endpoints_file(cluster: str) -> str:
     """A file name for a cluster: readable, and unique even where two names read alike."""
     readable = re.sub(r"[^a-z0-9.-]+", "-", cluster.lower())[:80]
-    return f"{ENDPOINTS_PREFIX}{readable}-{hashlib.sha256(cluster.encode()).hexdigest()[:8]}.yaml"
+    return f"{ENDPOINTS_PREFIX}{readable}-{hashlib.sha256(cluster.encode()).hexdigest()[:8]}.json"
 
 
 def discovery(resources: list[Document]) -> Document:

@@ -34,6 +34,11 @@ def spares(routes: Sequence[Route]) -> Mapping[str, Route]:
     return {key: known[spare] for key, spare in named.items() if spare in known and spare != key}
 
 
+def is_spare(route: Route, other: Route) -> bool:
+    """Whether a service stands in for another one, as `spares` says of all."""
+    return other.fallback == route.service and other.namespace == route.namespace and other.service != route.service
+
+
 def host_name(spare: Route) -> str:
     """The name of all hosts of a stand-in."""
     return f"{spare.service}.{spare.namespace}{SUFFIX}"

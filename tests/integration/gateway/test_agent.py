@@ -48,7 +48,7 @@ def contents(directory: Path) -> dict[str, str]:
 
 def models(directory: Path) -> set[str]:
     """Models that the client port routes."""
-    path = directory / "rds-client.yaml"
+    path = directory / "rds-client.json"
     if not path.exists():
         return set()
     (table,) = yaml.safe_load(path.read_text())["resources"]
@@ -223,7 +223,9 @@ async def test_a_full_disk_changes_nothing_and_what_was_missed_is_made_up_for(
         await server.put("ConfigMap", config_map(route("code", "mistral")))
         await eventually(lambda: len(agent.snapshot.routes if agent.snapshot else ()) == 2, "the change is seen")
         await asyncio.sleep(1.5)  # long enough to fail and to try again
-        whole = [yaml.safe_load(text) for name, text in contents(small_disk).items() if name.endswith(".yaml")]
+        whole = [
+            yaml.safe_load(text) for name, text in contents(small_disk).items() if name.endswith((".yaml", ".json"))
+        ]
         assert all(whole)
         assert models(small_disk) == {"llama"}
         filler.unlink()

@@ -13,6 +13,7 @@ from tests.integration.gateway import certificates
 from tests.integration.gateway.bed import Gateway, free_port, status_of, wait_for
 from tests.integration.gateway.processes import gateway
 
+from holdfast_gateway.files import to_text
 from holdfast_gateway.options import Options, Role
 
 pytestmark = pytest.mark.integration
@@ -29,11 +30,11 @@ def test_envoy_accepts_the_golden_files(golden: Path, tmp_path: Path) -> None:
         moved = moved.replace("port_value: 9901", f"port_value: {options.admin_port}")
         moved = moved.replace("/etc/holdfast/peer-tls", str(tmp_path / "tls"))
         moved = moved.replace("/etc/holdfast/client-tls", str(tmp_path / "tls"))
-        (tmp_path / name).write_text(moved)
+        (tmp_path / name).write_text(to_text(name, yaml.safe_load(moved)))
     (tmp_path / "ledger").mkdir()
     certificates.authority(tmp_path / "tls")
     certificates.certificate(tmp_path / "tls")
-    listeners = len(yaml.safe_load((tmp_path / "lds.yaml").read_text())["resources"])
+    listeners = len(yaml.safe_load((tmp_path / "lds.json").read_text())["resources"])
     found = Gateway(tmp_path, options, gateway(tmp_path, options.admin_port))
     found.server.start()
     try:

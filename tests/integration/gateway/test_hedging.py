@@ -47,7 +47,7 @@ def hedge(bed: Bed, after: timedelta | None) -> None:
     """Gives the gateway of `us` routes that hedge, or do not."""
     bed.route_fields = {"hedge_after": after}
     gateway, stat = bed.gateways["us"], r"^http\.client\.rds\.client\.update_success$"
-    path = gateway.directory / "rds-client.yaml"
+    path = gateway.directory / "rds-client.json"
     before, text = gateway.stat(stat), path.read_text()
     gateway.apply(bed.snapshot("us"))
     if path.read_text() != text:

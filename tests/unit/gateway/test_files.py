@@ -41,7 +41,7 @@ def test_no_unfinished_file_remains(tmp_path: Path) -> None:
 
 def test_init_makes_files_that_open_no_port_for_clients_or_peers(tmp_path: Path) -> None:
     files.initialise(tmp_path, OPTIONS)
-    assert yaml.safe_load((tmp_path / "lds.yaml").read_text()) == {"resources": []}
+    assert yaml.safe_load((tmp_path / "lds.json").read_text()) == {"resources": []}
 
 
 def test_init_keeps_the_last_good_configuration_but_renews_the_bootstrap(tmp_path: Path) -> None:
@@ -67,3 +67,25 @@ def test_a_broken_memory_is_an_empty_one(tmp_path: Path, text: str) -> None:
 
 def test_without_a_memory_nothing_is_known(tmp_path: Path) -> None:
     assert recall(tmp_path) == Memory()
+
+
+def test_a_file_that_somebody_else_changed_or_removed_is_written_again(tmp_path: Path) -> None:
+    folder = files.Folder(tmp_path)
+    built = render_files(Snapshot((route("chat"),)), OPTIONS, str(tmp_path))
+    folder.write(built)
+    (tmp_path / "cds.json").write_text("{}")
+    (tmp_path / "rds-client.json").unlink()
+
+    assert folder.write(built) == ["cds.json", "rds-client.json"]
+    assert folder.write(built) == []
+
+
+def test_a_file_that_could_not_be_written_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = files.Folder(tmp_path)
+    built = render_files(Snapshot((route("chat"),)), OPTIONS, str(tmp_path))
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fsync", lambda _file: (_ for _ in ()).throw(OSError("no space")))
+        with pytest.raises(OSError, match="no space"):
+            folder.write(built)
+
+    assert set(folder.write(built)) == set(built)
