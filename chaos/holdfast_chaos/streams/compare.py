@@ -58,13 +58,22 @@ def compare(got: Received, undisturbed: Received) -> Difference:
 
 
 def count(got: Sequence[int], wanted: Sequence[int]) -> tuple[int, int]:
-    """Tokens that are missing, and those that are too many, by the longest parts that both share."""
+    """Tokens that are missing, and those that are too many, by what both share: their ends, the longest parts between."""
+    start = _common(got, wanted)
+    got, wanted = got[start:], wanted[start:]
+    if end := _common(got[::-1], wanted[::-1]):
+        got, wanted = got[:-end], wanted[:-end]
     lost = doubled = 0
-    for what, start, end, other_start, other_end in SequenceMatcher(None, wanted, got, autojunk=False).get_opcodes():
+    for what, begin, end, other_begin, other_end in SequenceMatcher(None, wanted, got, autojunk=False).get_opcodes():
         if what != "equal":
-            lost += end - start
-            doubled += other_end - other_start
+            lost += end - begin
+            doubled += other_end - other_begin
     return lost, doubled
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _wrong(got: Received, undisturbed: Received) -> str:

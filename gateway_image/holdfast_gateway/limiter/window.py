@@ -38,7 +38,8 @@ class Window:
         return max(0, limit - self.counted)
 
     def wait(self, limit: int) -> float:
-        """Seconds until there is room for one more, if nobody else comes; 0 if there is now. `limit` is 1 at least.
+        """Seconds until there is room for one more, if nobody else comes; 0 if there is now, or in the next instant.
+        `limit` is 1 at least.
 
         In the present minute what counts of the earlier one shrinks evenly to nothing. If the present count is
         too large by itself, it must have become the earlier one and have shrunk.
@@ -46,5 +47,5 @@ class Window:
         if self.counted < limit:
             return 0.0
         if self.current < limit:
-            return self.previous_left - (limit - self.current) * self.length / self.previous
-        return self.current_left - limit * self.length / self.current
+            return max(0.0, self.previous_left - (limit - self.current) * self.length / self.previous)
+        return max(0.0, self.current_left - limit * self.length / self.current)
