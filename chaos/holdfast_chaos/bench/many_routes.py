@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import json
-import os
 import sys
 import tempfile
 import time
@@ -27,6 +25,7 @@ from holdfast_gateway import envoy, files
 from holdfast_gateway.options import Options
 from holdfast_gateway.render.files import CLIENT_TABLE, ENDPOINTS_PREFIX
 from holdfast_gateway.render.files import files as render_files
+from holdfast_gateway.watches import free_instances
 from holdfast_testbed.progress import Progress
 from holdfast_testbed.testbed import Testbed
 
@@ -41,6 +40,7 @@ UNKNOWN = 404
 POLL_SECONDS = 0.002
 CHANGE_SECONDS = 120.0
 START_SECONDS = 300.0
+MOST_WATCHES = 65_536
 OTHER_WATCHES = 20
 """Inotify instances that Envoy and the API server need besides those for each service."""
 
@@ -87,7 +87,7 @@ def open_gateway(wanted: int, progress: Progress) -> Iterator[Gateway]:
             bed.down()  # of a run that was killed
         stack.callback(bed.down)
         [region] = bed.up(regions=1, control_plane_only=True)
-        routes = min(wanted, most_routes(free_watches()))
+        routes = min(wanted, most_routes(free_instances(MOST_WATCHES)))
         if not routes:
             raise BenchError("No inotify instances are free here: raise fs.inotify.max_user_instances.")
         api = client.CoreV1Api(stack.enter_context(new_client_from_config(str(region.kubeconfig))))
@@ -132,19 +132,6 @@ def name_of(number: int) -> str:
 def model_of(number: int, version: int) -> str:
     """Name of a service's model."""
     return f"bench-{number:04}-{version}"
-
-
-def free_watches() -> int:
-    """How many inotify instances this user can still open here."""
-    libc = ctypes.CDLL(None)
-    opened: list[int] = []
-    try:
-        while (one := libc.inotify_init1(os.O_CLOEXEC)) >= 0:
-            opened.append(one)
-    finally:
-        for one in opened:
-            os.close(one)
-    return len(opened)
 
 
 def most_routes(watches: int) -> int:

@@ -58,7 +58,7 @@ def compare(got: Received, undisturbed: Received) -> Difference:
 
 
 def count(got: Sequence[int], wanted: Sequence[int]) -> tuple[int, int]:
-    """Tokens that are missing, and those that are too many, by what both share: their ends, the longest parts between."""
+    """Tokens that are missing, and those that are too many, by what both share: their ends, long parts between."""
     start = _common(got, wanted)
     got, wanted = got[start:], wanted[start:]
     if end := _common(got[::-1], wanted[::-1]):

@@ -119,6 +119,12 @@ def clusters_of(
         yield cluster, endpoints.stream_endpoints(route, snapshot, options)
 
 
+def files_of_a_service(options: Options) -> int:
+    """How many files of its own a service has at most, while all its engines are of one revision."""
+    route = Route(namespace="n", service="s", model="m", region="r")
+    return sum(1 for _ in clusters_of(route, Snapshot((route,)), options, ""))
+
+
 def to_peers(cluster: Document, options: Options, directory: str) -> Document:
     """The cluster with TLS, if gateways speak it."""
     return cluster | ({"transport_socket": tls.to_peers(directory)} if options.peer_tls else {})
