@@ -91,9 +91,13 @@ async def serve(config: LimiterConfig) -> None:
         server.add_insecure_port(config.address)
     except RuntimeError as error:
         raise OSError(f"{config.address} cannot be listened on: {error}") from error
+    # Before it answers: what ends from then on is counted.
+    follower = Follower(config.spool, relay=config.relay) if config.spool else None
     await server.start()
     runner = await status(metrics, config) if config.status_port else None
-    counting = asyncio.create_task(spool_tokens(config, store, metrics)) if config.spool else None
+    counting = None
+    if follower is not None:
+        counting = asyncio.create_task(count_tokens(follower, TokenCount(store, metrics, time.monotonic)))
     log.info("listening on %s, counting in %s", config.address, config.store.partition(":")[0])
     stopping = asyncio.create_task(stop_signal())
     await asyncio.wait({stopping, counting} if counting else {stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -102,13 +106,6 @@ async def serve(config: LimiterConfig) -> None:
     await server.stop(GRACE)
     if runner is not None:
         await runner.cleanup()
-
-
-async def spool_tokens(config: LimiterConfig, store: Store, metrics: LimiterMetrics) -> None:
-    """Counts tokens from now on, until cancelled."""
-    assert config.spool is not None
-    follower = Follower(config.spool, relay=config.relay)
-    await count_tokens(follower, TokenCount(store, metrics, time.monotonic))
 
 
 def routes(limiter: Limiter) -> Any:
