@@ -164,6 +164,25 @@ def test_the_real_openai_client_sees_one_answer(bed: Bed) -> None:
     assert len(got[3]) == 1
 
 
+def test_the_real_openai_client_works_through_the_edge_as_it_is(bed: Bed) -> None:
+    client = openai.OpenAI(base_url=f"{bed.gateways['edge'].url}/v1", api_key="none", timeout=DEADLINE, max_retries=0)
+    asked: Any = {"model": "llama", "temperature": 0, "max_tokens": 12, "extra_body": {"ignore_eos": True}}
+    messages: Any = [{"role": "user", "content": "Tell me"}]
+    assert [model.id for model in client.models.list()] == ["llama"]
+
+    chat = client.chat.completions.create(messages=messages, **asked)
+    chunks = list(client.chat.completions.create(messages=messages, stream=True, **asked))
+    assert chat.usage is not None
+    assert chat.usage.completion_tokens == 12
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == chat.choices[0].message.content
+
+    whole = client.completions.create(prompt="Once upon", **asked)
+    parts = list(client.completions.create(prompt="Once upon", stream=True, **asked))
+    assert "".join(part.choices[0].text for part in parts) == whole.choices[0].text
+    with pytest.raises(openai.NotFoundError, match="llama"):
+        client.completions.create(prompt="x", **{**asked, "model": "nope"})
+
+
 def test_a_stream_that_cannot_be_continued_says_so(bed: Bed) -> None:
     got = ask(bed.gateways["us"].url, bed.engines["us-0"].kill, truncate_prompt_tokens=50)
     assert got.headers["x-holdfast-resumable"] == "false"
