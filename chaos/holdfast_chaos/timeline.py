@@ -21,6 +21,8 @@ REGION_COLOURS = ("#3b6fb6", "#3fa796", "#e0a83e", "#8a6fb0", "#7d9150", "#b5738
 UNNAMED_COLOUR = "#a0a7b0"
 FAILED, CUT, SLOW, TYPICAL = "#c62f2f", "#e8743b", "#33415c", "#8b98ae"
 INK, FAINT, SHADE = "#27303f", "#d9dee6", "#f3e3e1"
+GAPLESS = 200
+"""Bars from which on gaps between them would only flicker."""
 SIZE_INCHES, DPI = (11.0, 7.2), 140
 
 
@@ -67,7 +69,7 @@ def _draw_served(axes: Any, seconds: Sequence[Second], run: Run) -> None:
     if any(failed):
         _bars(axes, moments, failed, floor, FAILED, "failed")
     axes.set_ylabel("requests per second")
-    axes.set_ylim(0, run.spec.rate * 1.3)
+    axes.set_ylim(0, run.spec.rate * (1.3 if len(run.measured.recoveries) < 2 else 1.5))
     _legend(axes, "answered by")
 
 
@@ -104,7 +106,8 @@ def _draw_latency(axes: Any, seconds: Sequence[Second]) -> None:
 
 
 def _bars(axes: Any, moments: list[int], heights: list[float], floor: list[float], colour: str, name: str) -> None:
-    axes.bar(moments, heights, width=0.92, bottom=floor, align="edge", color=colour, label=name, linewidth=0)
+    width = 0.92 if len(moments) < GAPLESS else 1.0
+    axes.bar(moments, heights, width=width, bottom=floor, align="edge", color=colour, label=name, linewidth=0)
 
 
 def _legend(axes: Any, title: str | None) -> None:
@@ -125,7 +128,7 @@ def _finish(axes: Any, run: Run) -> None:
     for fault in _faults(run):
         end = min(fault.heal_asked, run.spec.seconds)
         axes.axvspan(fault.asked, end, color=SHADE, zorder=0, linewidth=0)
-        for moment in _marks(fault):
+        for moment in _marks(fault) if len(run.measured.recoveries) == 1 else ():
             if moment <= run.spec.seconds:
                 axes.axvline(moment, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
 
@@ -140,17 +143,18 @@ def _marks(fault: Fault) -> list[float]:
 
 
 def _label_faults(axes: Any, faults: Sequence[Fault]) -> None:
-    """What happened, and of a single fault also when it was healed."""
-    labels = [(fault.asked, f"{fault.kind}\n{fault.region}") for fault in faults]
+    """What happened, and of a single fault also when it was healed; upright where there are several."""
+    labels = [(fault.asked, f"{fault.kind} {fault.region}") for fault in faults]
     if len(faults) == 1:
-        words = [f"{faults[0].kind} {faults[0].region}", "heal", "healed"]
-        labels = list(zip(_marks(faults[0]), words, strict=False))
+        labels += list(zip(_marks(faults[0])[1:], ["heal", "healed"], strict=False))
+    many = len(faults) > 1
     end = axes.get_xlim()[1]
     for moment, text in labels:
         if moment <= end:
             axes.annotate(
-                text, (moment, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -2), textcoords="offset points",
-                ha="left", va="top", fontsize=9, fontweight="bold",
+                text, (moment, 1.0), xycoords=("data", "axes fraction"), xytext=(2 if many else 4, -2),
+                textcoords="offset points", ha="left", va="top", fontsize=7.5 if many else 9, fontweight="bold",
+                rotation=90 if many else 0,
             )  # fmt: skip
 
 
