@@ -45,6 +45,24 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def free_number() -> int:
+    """The number of a bed at whose addresses nobody listens: not another bed, nor what an earlier one left."""
+    numbers = random.sample(range(1, 250), 249)
+    places = [(place, host, port) for place in (1, 2, 3) for host, port in ((1, 8080), (1, 8081), (10, ENGINE_PORT))]
+    return next(n for n in numbers if all(is_free(f"127.{n}.{place}.{host}", port) for place, host, port in places))
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether nobody listens there. Servers that share ports would not say so themselves."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     """Polls until the condition holds; AssertionError after a generous time."""
     deadline = time.monotonic() + DEADLINE
@@ -133,7 +151,7 @@ class Bed:
     """Regions with engines and gateways."""
 
     folder: Path
-    number: int = field(default_factory=lambda: random.randint(1, 250))
+    number: int = field(default_factory=free_number)
     protocol: EngineProtocol = EngineProtocol.H2C
     mode: TrafficMode = TrafficMode.ACTIVE_ACTIVE
     timing: dict[str, Any] = field(default_factory=dict)
