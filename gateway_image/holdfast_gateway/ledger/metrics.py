@@ -6,11 +6,8 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from holdfast_gateway.ledger.record import Outcome
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Loss(StrEnum):

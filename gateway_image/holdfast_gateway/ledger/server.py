@@ -9,9 +9,8 @@ import signal
 from dataclasses import dataclass
 
 import aiohttp
-from aiohttp import web
 
-from holdfast_gateway.ledger.metrics import CONTENT_TYPE
+from holdfast_gateway import health_port
 from holdfast_gateway.ledger.shipper import Settings, Shipper
 from holdfast_gateway.ledger.sinks.file import utc_now
 from holdfast_gateway.ledger.sinks.places import sink
@@ -132,28 +131,14 @@ async def _serve(config: ServeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     worker = Worker(config)
-    runner = await _status(worker, config) if config.status_port else None
+    runner = (
+        await health_port.serve(worker.shipper.metrics.render, config.status_address, config.status_port)
+        if config.status_port
+        else None
+    )
     log.info("shipping %s to %s", config.settings.directory, config.sink.rpartition("@")[2])
     try:
         await worker.run(stop)
     finally:
         if runner is not None:
             await runner.cleanup()
-
-
-async def _status(worker: Worker, config: ServeConfig) -> web.AppRunner:
-    """`/healthz` while the event loop turns, `/metrics`. Raises OSError if the port is taken."""
-
-    async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def scrape(_: web.Request) -> web.Response:
-        return web.Response(body=worker.shipper.metrics.render(), headers={"content-type": CONTENT_TYPE})
-
-    app = web.Application()
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/metrics", scrape)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, config.status_address, config.status_port).start()
-    return runner

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from aiohttp import web
 
+from holdfast_gateway import health_port
 from holdfast_gateway.ledger.follower import Follower
 from holdfast_gateway.limiter.decide import answer
-from holdfast_gateway.limiter.metrics import CONTENT_TYPE, PASSED, UNCOUNTED, LimiterMetrics
+from holdfast_gateway.limiter.metrics import PASSED, UNCOUNTED, LimiterMetrics
 from holdfast_gateway.limiter.protocol import ADMITTED, HEALTH_METHOD, METHOD, SERVING
 from holdfast_gateway.limiter.store import Store, StoreAway, open_storage
 from holdfast_gateway.limiter.tokens import TokenCount, count_tokens
@@ -94,7 +94,11 @@ async def serve(config: LimiterConfig) -> None:
     # Before it answers: what ends from then on is counted.
     follower = Follower(config.spool, relay=config.relay) if config.spool else None
     await server.start()
-    runner = await status(metrics, config) if config.status_port else None
+    runner = (
+        await health_port.serve(metrics.render, config.status_address, config.status_port)
+        if config.status_port
+        else None
+    )
     counting = None
     if follower is not None:
         counting = asyncio.create_task(count_tokens(follower, TokenCount(store, metrics, time.monotonic)))
@@ -126,21 +130,3 @@ async def stop_signal() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await stop.wait()
-
-
-async def status(metrics: LimiterMetrics, config: LimiterConfig) -> web.AppRunner:
-    """`/healthz` while the event loop turns, `/metrics`. Raises OSError if the port is taken."""
-
-    async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def scrape(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.render(), headers={"content-type": CONTENT_TYPE})
-
-    app = web.Application()
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/metrics", scrape)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, config.status_address, config.status_port).start()
-    return runner

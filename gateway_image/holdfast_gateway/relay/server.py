@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from aiohttp import web
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP2Settings
 from granian.server.embed import Server
 
 from holdfast.telemetry.options import tracing
+from holdfast_gateway import health_port
 from holdfast_gateway.relay.app import Relay
-from holdfast_gateway.relay.metrics import CONTENT_TYPE
 from holdfast_gateway.relay.regions import Services
 from holdfast_gateway.relay.search import Patience
 from holdfast_gateway.relay.spool import Spool
@@ -102,7 +101,11 @@ async def _serve(config: ServeConfig) -> int:
             log_enabled=False,
         )
         stopping = _on_signals(relay)
-        runner = await _status(relay, config) if config.status_port else None
+        runner = (
+            await health_port.serve(relay.metrics.render, config.status_address, config.status_port)
+            if config.status_port
+            else None
+        )
         serving = asyncio.create_task(server.serve())
         log.info("listening on %s:%d", config.address, config.port)
         waiting = asyncio.create_task(stopping.wait())
@@ -150,21 +153,3 @@ async def _drain(relay: Relay, seconds: float) -> None:
     except TimeoutError:
         log.warning("drained for %g seconds: cutting %d streams", seconds, len(relay.streams))
     await asyncio.sleep(FLUSH_SECONDS)
-
-
-async def _status(relay: Relay, config: ServeConfig) -> web.AppRunner:
-    """`/healthz` while the event loop turns, `/metrics`. Raises OSError if the port is taken."""
-
-    async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def scrape(_: web.Request) -> web.Response:
-        return web.Response(body=relay.metrics.render(), headers={"content-type": CONTENT_TYPE})
-
-    app = web.Application()
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/metrics", scrape)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, config.status_address, config.status_port).start()
-    return runner
