@@ -19,14 +19,11 @@ from holdfast_gateway.memory import recall, remember
 from holdfast_gateway.names import Names
 from holdfast_gateway.observe import SeenEngines, read_routes, see_engines
 from holdfast_gateway.options import Options, Role
-from holdfast_gateway.render.files import ENDPOINTS_PREFIX, endpoints_file, files_of_a_service
-from holdfast_gateway.render.files import files as render_files
-from holdfast_gateway.render.values import service_cluster
+from holdfast_gateway.render.files import Renderer
 from holdfast_gateway.sources import Source
 from holdfast_gateway.state import Snapshot, SourceRoutes, agreed_routes, one_service_per_model
 from holdfast_gateway.tenants import unenforced
 from holdfast_gateway.traffic import Traffic
-from holdfast_gateway.watches import admit, free_instances
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +48,7 @@ class Agent:
         self.traffic = Traffic(options, lambda: self.snapshot)
         self._directory = directory
         self._folder = files.Folder(directory)
+        self._renderer = Renderer(options, str(directory))
         self._options = options
         self._changed = changed
         memory = recall(directory)
@@ -95,10 +93,9 @@ class Agent:
             routes = {route.key: route for _, route in sorted(held.items())}
             views.append(SourceRoutes(routes, source.reachable))
         served, conflicts = one_service_per_model(agreed_routes(views).values())
-        served, crowded = admit(served, self._followed(), files_of_a_service(self._options), free_instances)
         access = self._access.read(self.sources)
         idle = unenforced(access.tenants, bool(self._options.limits and self._options.ledger))
-        self._report([*problems, *(conflict.message for conflict in conflicts), *crowded, *access.problems, *idle])
+        self._report([*problems, *(conflict.message for conflict in conflicts), *access.problems, *idle])
         await self._names.want(Snapshot(served).host_names())
         engines = self._engines(served)
         return Snapshot(
@@ -109,12 +106,6 @@ class Agent:
             access.issuers,
             engines.revisions,
         )
-
-    def _followed(self) -> set[str]:
-        """The services whose files Envoy follows already."""
-        present = {path.name for path in self._directory.glob(f"{ENDPOINTS_PREFIX}*")}
-        keys = {route.key for held in self._last_good.values() for route in held.values()}
-        return {key for key in keys if endpoints_file(service_cluster(key)) in present}
 
     def _engines(self, served: Sequence[Route]) -> SeenEngines:
         pods = [pod for source in self.sources if source.engines for pod in source.engines.objects.values()]
@@ -130,7 +121,7 @@ class Agent:
 
     async def _write(self, snapshot: Snapshot) -> None:
         try:
-            changed = self._folder.write(render_files(snapshot, self._options, str(self._directory)))
+            changed = self._folder.write(self._renderer.files(snapshot))
             remember(self._directory, self._access.memory(self._last_good, snapshot.addresses))
         except OSError as error:
             log.error("Envoy's files cannot be written, trying again: %s", error)

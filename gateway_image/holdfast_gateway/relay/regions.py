@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from holdfast_gateway.render.streams import STREAMS
 
@@ -44,11 +43,11 @@ class Services:
             state = self._path.stat()
             seen = (state.st_ino, state.st_mtime_ns)
             if seen != self._seen:
-                self._services = read(yaml.load(self._path.read_text(), yaml.CSafeLoader))
+                self._services = read(json.loads(self._path.read_text()))
                 self._seen = seen
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             log.error("%s cannot be read, the last good version stays: %s", self._path, error)
 
 

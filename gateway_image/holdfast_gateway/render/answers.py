@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from holdfast.api.names import TENANT_HEADER, TIMEOUT_HEADER
 from holdfast.api.route import Route
@@ -13,18 +14,39 @@ from holdfast_gateway.render.errors import error_body
 from holdfast_gateway.render.values import MODEL_METADATA, Document, header
 from holdfast_gateway.tenants import Tenant, may_use
 
-Views = list[tuple[list[Document], Sequence[Route]]]
-"""Header matches of those who see them → the services they see. The last entry is for all others."""
+
+@dataclass(frozen=True)
+class View:
+    """What some of those who ask see."""
+
+    tenants: tuple[str, ...]
+    """Empty: all others."""
+    models: tuple[str, ...]
+    """In the order of their services."""
+    first: Route | None
+    """The service that answers what names no model; None: they see none."""
+
+    @property
+    def who(self) -> list[Document]:
+        """Matches of their requests' headers."""
+        return [one_of(self.tenants)] if self.tenants else []
 
 
-def views(routes: Sequence[Route], tenants: Sequence[Tenant]) -> Views:
-    """Tenants that may use the same services have one view; those that may use all need no mention."""
-    seen: dict[tuple[Route, ...], list[str]] = {}
+def views(routes: Sequence[Route], tenants: Sequence[Tenant]) -> tuple[View, ...]:
+    """Tenants that may use the same services have one view; those that may use all need no mention. The last one is
+    that of all others."""
+    alike: dict[tuple[str, ...] | None, list[Tenant]] = {}
     for tenant in tenants:
-        visible = tuple(route for route in routes if may_use(tenant, route.model))
+        alike.setdefault(tenant.settings.models, []).append(tenant)
+    seen: dict[tuple[str, ...], tuple[list[str], Route | None]] = {}
+    for some in alike.values():
+        visible = [route for route in routes if may_use(some[0], route.model)]
         if len(visible) < len(routes):
-            seen.setdefault(visible, []).append(tenant.name)
-    return [*(([one_of(names)], visible) for visible, names in seen.items()), ([], routes)]
+            models = tuple(route.model for route in visible)
+            names, _ = seen.setdefault(models, ([], visible[0] if visible else None))
+            names += [tenant.name for tenant in some]
+    every = View((), tuple(route.model for route in routes), routes[0] if routes else None)
+    return (*(View(tuple(sorted(names)), models, first) for models, (names, first) in seen.items()), every)
 
 
 def one_of(tenants: Iterable[str]) -> Document:
@@ -33,20 +55,32 @@ def one_of(tenants: Iterable[str]) -> Document:
     return {"name": TENANT_HEADER, "string_match": {"safe_regex": {"regex": names}}}
 
 
-def model_lists(seen: Views) -> list[Document]:
-    """OpenAI's `GET /v1/models` and `GET /v1/models/NAME`, answered by Envoy."""
-    return [answer for who, routes in seen for answer in model_list(who, routes)]
+def model_lists(seen: Sequence[View]) -> list[Document]:
+    """OpenAI's `GET /v1/models`, answered by Envoy, and that of `GET /v1/models/NAME` for names that are unknown to
+    whoever asks, whoever else may know them."""
+    return [answer for view in seen for answer in model_list(view.who, view.models)]
 
 
-def model_list(who: list[Document], routes: Sequence[Route]) -> list[Document]:
-    """The same for one view; other names are unknown, whoever else may know them."""
-    cards = [{"id": route.model, "object": "model", "created": 0, "owned_by": "holdfast"} for route in routes]
-    listing = direct(get("/v1/models", who), 200, json.dumps({"object": "list", "data": cards}))
-    single = [direct(get(f"/v1/models/{card['id']}", who), 200, json.dumps(card)) for card in cards]
-    return [listing, *single, direct(with_headers({"prefix": "/v1/models/"}, who), 404, unknown(routes))]
+def model_list(who: list[Document], models: Sequence[str]) -> list[Document]:
+    """The same for one view."""
+    listing = json.dumps({"object": "list", "data": [card(model) for model in models]})
+    return [
+        direct(get("/v1/models", who), 200, listing),
+        direct(with_headers({"prefix": "/v1/models/"}, who), 404, unknown(models)),
+    ]
 
 
-def refusals(seen: Views) -> list[Document]:
+def model_card(who: list[Document], model: str) -> Document:
+    """`GET /v1/models/NAME`."""
+    return direct(get(f"/v1/models/{model}", who), 200, json.dumps(card(model)))
+
+
+def card(model: str) -> Document:
+    """A model as OpenAI's API describes it."""
+    return {"id": model, "object": "model", "created": 0, "owned_by": "holdfast"}
+
+
+def refusals(seen: Sequence[View]) -> list[Document]:
     """Answers to requests that no service takes, most telling first."""
     kind = "invalid_request_error"
     broken = error_body("The request's body is not valid JSON.", kind, "invalid_json")
@@ -56,8 +90,8 @@ def refusals(seen: Views) -> list[Document]:
         direct(of_body("problem", {"string_match": {"exact": "broken"}}), 400, broken),
         direct(of_body("problem", {"string_match": {"exact": "missing"}}), 400, missing),
         *(
-            direct(with_headers(of_body("model", {"present_match": True}), who), 404, unknown(routes))
-            for who, routes in seen
+            direct(with_headers(of_body("model", {"present_match": True}), view.who), 404, unknown(view.models))
+            for view in seen
         ),
         direct({"prefix": "/"}, 404, nowhere),
     ]
@@ -70,9 +104,9 @@ def unreadable_timeout() -> Document:
     return direct({"prefix": "/v1/", "headers": [deadlines.given(), deadlines.unreadable()]}, 400, body)
 
 
-def unknown(routes: Sequence[Route]) -> str:
+def unknown(models: Sequence[str]) -> str:
     """The error about a model that is not served."""
-    names = ", ".join(sorted(route.model for route in routes)) or "none"
+    names = ", ".join(sorted(models)) or "none"
     message = f"This gateway does not serve that model. Models: {names}"
     return error_body(message, "invalid_request_error", "model_not_found")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast_gateway.options import Options
 from holdfast_gateway.render import clusters, limits, listeners, tracing
-from holdfast_gateway.render.values import Document, file_source, socket_address, typed
+from holdfast_gateway.render.values import ADS, XDS_CLUSTER, Document, file_source, socket_address, typed
 
 LARGEST_PATTERN = 1_000_000
 RUNTIME = {
@@ -23,8 +23,13 @@ def connections(options: Options) -> Document:
     return {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": limit}
 
 
-def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Document:
-    """Admin interface, metrics port and where to find the rest."""
+SOCKET = "xds.sock"
+"""Where Envoy is served its resources, in its directory."""
+
+
+def bootstrap(options: Options, listeners_file: str, socket: str) -> Document:
+    """Admin interface, metrics port and where to find the rest: listeners in a file, what grows with the services at a
+    socket; both are paths."""
     agent = [clusters.agent(options)] if options.status_port else []
     limiter = [limits.cluster(options)] if options.limits else []
     runtime = RUNTIME | (tracing.RUNTIME if options.otlp_endpoint else {})
@@ -40,11 +45,19 @@ def bootstrap(options: Options, clusters_file: str, listeners_file: str) -> Docu
         "layered_runtime": {"layers": [{"name": "holdfast", "static_layer": runtime}]},
         "overload_manager": {"resource_monitors": [connections(options)]},
         "dynamic_resources": {
-            "cds_config": file_source(clusters_file),
             "lds_config": file_source(listeners_file),
+            "cds_config": ADS,
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+            },
         },
         "static_resources": {
             "listeners": [listeners.metrics(options)],
-            "clusters": [clusters.admin(options), clusters.ready(), *agent, *limiter, *tracing.collector(options)],
+            "clusters": [
+                *(clusters.xds(socket), clusters.admin(options), clusters.ready()),
+                *(*agent, *limiter, *tracing.collector(options)),
+            ],
         },
     }

@@ -15,12 +15,13 @@ from holdfast_gateway.options import Options
 from holdfast_gateway.render import affinity
 from holdfast_gateway.render.values import (
     ADMIN_CLUSTER,
+    ADS,
     AGENT_CLUSTER,
     READY_CLUSTER,
     READY_LISTENER,
+    XDS_CLUSTER,
     Document,
     endpoint,
-    file_source,
     local_cluster,
     peer_cluster,
     ready_path,
@@ -38,29 +39,31 @@ RELAY_SILENCE = 3.0
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 256 * 1024 * 1024
 """Bytes of a stream that a client may leave unread, and of all streams on one connection."""
 HEALTH_HOST = "holdfast-gateway"
+UNUSED_INTERVAL = 10.0
+"""Seconds between two checks of a healthy host in a cluster without a request so far."""
 
 
-def local(route: Route, options: Options, endpoints: str, revision: str | None = None) -> Document:
-    """This region's engines, or those of one revision; `endpoints` is the path of their EDS file.
+def local(route: Route, options: Options, revision: str | None = None) -> Document:
+    """This region's engines, or those of one revision.
 
     Without a healthy engine of a revision its requests go elsewhere, not to engines that look unhealthy: there may be a
     region with better ones, and after all regions the cluster of all engines is asked.
     """
-    cluster = upstream(local_cluster(route.key, revision), options, endpoints, route.engine_protocol)
+    cluster = upstream(local_cluster(route.key, revision), options, route.engine_protocol)
     if revision is not None:
         cluster["common_lb_config"]["healthy_panic_threshold"] = {"value": 0}
     cluster = affinity.looked_up(cluster, route)
     return cluster | {"health_checks": [health_check(options, route.health_path, route.engine_protocol)]}
 
 
-def service(route: Route, options: Options, endpoints: str) -> Document:
-    """All regions' gateways; `endpoints` is the path of their EDS file."""
-    cluster = upstream(service_cluster(route.key), options, endpoints, EngineProtocol.H2C)
+def service(route: Route, options: Options) -> Document:
+    """All regions' gateways."""
+    cluster = upstream(service_cluster(route.key), options, EngineProtocol.H2C)
     return cluster | {"health_checks": [health_check(options, ready_path(route.key), EngineProtocol.H2C)]}
 
 
-def stream(route: Route, options: Options, endpoints: str) -> Document:
-    """The relay, and all regions' gateways behind it; `endpoints` is the path of their EDS file.
+def stream(route: Route, options: Options) -> Document:
+    """The relay, and all regions' gateways behind it.
 
     What a client has not read yet counts against the window of its stream and of the connection that it shares: a small
     one for streams and a large one for connections, so that clients that do not read hold up nobody else.
@@ -68,7 +71,7 @@ def stream(route: Route, options: Options, endpoints: str) -> Document:
     Pings are given more time than elsewhere: the relay stands beside Envoy, where a death is told at once, and a busy
     machine is no reason to cut all of its streams.
     """
-    cluster = upstream(stream_cluster(route.key), options, endpoints, EngineProtocol.H2C)
+    cluster = upstream(stream_cluster(route.key), options, EngineProtocol.H2C)
     (protocol,) = cluster["typed_extension_protocol_options"].values()
     protocol["explicit_http_config"]["http2_protocol_options"] |= {
         "initial_stream_window_size": STREAM_WINDOW,
@@ -81,12 +84,12 @@ def stream(route: Route, options: Options, endpoints: str) -> Document:
     return cluster | {"health_checks": [health_check(options, ready_path(route.key), EngineProtocol.H2C)]}
 
 
-def peer(region: str, options: Options, endpoints: str) -> Document:
+def peer(region: str, options: Options) -> Document:
     """One region's gateway. Without health checks, as there is nobody else to ask; pings find out whether it lives."""
-    return upstream(peer_cluster(region), options, endpoints, EngineProtocol.H2C)
+    return upstream(peer_cluster(region), options, EngineProtocol.H2C)
 
 
-def upstream(name: str, options: Options, endpoints: str, protocol: EngineProtocol) -> Document:
+def upstream(name: str, options: Options, protocol: EngineProtocol) -> Document:
     """What the clusters of a service have in common, and why:
 
     - Panic at 1 %: as soon as one host is healthy, only healthy ones get traffic; if none is, all do, because
@@ -100,7 +103,7 @@ def upstream(name: str, options: Options, endpoints: str, protocol: EngineProtoc
         CLUSTER,
         name=name,
         type="EDS",
-        eds_cluster_config={"service_name": name, "eds_config": file_source(endpoints)},
+        eds_cluster_config={"service_name": name, "eds_config": ADS},
         connect_timeout=seconds(options.connect_timeout),
         per_connection_buffer_limit_bytes=options.max_body,
         lb_policy="LEAST_REQUEST",
@@ -137,14 +140,18 @@ def http_protocol(protocol: EngineProtocol, options: Options) -> Document:
 
 
 def health_check(options: Options, path: str, protocol: EngineProtocol) -> Document:
-    """An HTTP check at a steady pace, also without traffic, that asks again soon after a failure."""
+    """An HTTP check at a steady pace that asks again soon after a failure.
+
+    A host that was well is asked seldom while its cluster has never had a request: a gateway may know thousands of
+    services, and a request that meets one that died since goes on to the next.
+    """
     pace = seconds(options.health_interval)
     codec = "HTTP2" if protocol is EngineProtocol.H2C else "HTTP1"
     return {
         "timeout": seconds(options.health_timeout),
         "interval": pace,
         "no_traffic_interval": pace,
-        "no_traffic_healthy_interval": pace,
+        "no_traffic_healthy_interval": seconds(max(UNUSED_INTERVAL, options.health_interval)),
         "unhealthy_interval": pace,
         "unhealthy_edge_interval": seconds(options.health_interval / 2),
         "interval_jitter_percent": 10,
@@ -193,6 +200,18 @@ def admin(options: Options) -> Document:
 def agent(options: Options) -> Document:
     """The agent's own port, for what it tells the observers."""
     return internal(AGENT_CLUSTER, socket_address(options.own_address, options.status_port))
+
+
+def xds(socket: str) -> Document:
+    """Who serves this Envoy its resources; `socket` is a path."""
+    http2: Document = {"explicit_http_config": {"http2_protocol_options": {}}}
+    return internal(XDS_CLUSTER, {"pipe": {"path": socket}}) | {
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
+                "extensions.upstreams.http.v3.HttpProtocolOptions", **http2
+            )
+        }
+    }
 
 
 def internal(name: str, address: Document) -> Document:

@@ -69,6 +69,11 @@ def wrong_audience() -> Document:
     return made | {"status_code": 401, "headers_to_add": [CHALLENGE]}
 
 
+def no_table(body: str) -> Document:
+    """The answer 503 instead of Envoy's 404 where no route table is found: who sent it shall try another region."""
+    return rewriting({"response_flag_filter": {"flags": ["NR"]}}, body) | {"status_code": 503}
+
+
 def of_status(status: int) -> Document:
     """Chooses replies with this status."""
     value = {"default_value": status, "runtime_key": f"holdfast.{status}"}

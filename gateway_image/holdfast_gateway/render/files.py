@@ -1,141 +1,153 @@
 """All of Envoy's files for one snapshot, in the order in which they must be written.
 
-Endpoints come before the clusters that read them, clusters and route tables before the listeners that use
-them: whatever Envoy reads, at any moment or after any crash between two files, refers to files that exist.
-Routes come before what tells tenants' limits, and that before their keys: a tenant that can enter is known inside.
+What grows with the services is in files whose names begin with `xds-`: one for each service, and one for the rest. The
+process that runs Envoy serves it what they hold, in the order in which one thing names another. Envoy follows the other
+files itself; what they name is written before them. Routes come before what tells tenants' limits, and that before
+their keys: a tenant that can enter is known inside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
-from holdfast.api.route import Route
 from holdfast_gateway.options import Auth, Options, Role
-from holdfast_gateway.render import clusters, door, endpoints, kserve, listeners, routes, sides, spare, tls
-from holdfast_gateway.render.bootstrap import bootstrap
-from holdfast_gateway.render.streams import STREAMS, streams
-from holdfast_gateway.render.values import (
-    Document,
-    kserve_cluster,
-    local_cluster,
-    peer_cluster,
-    service_cluster,
-    stream_cluster,
-)
+from holdfast_gateway.render import clusters, door, endpoints, listeners, routes, service, tables, tls
+from holdfast_gateway.render.answers import View, views
+from holdfast_gateway.render.bootstrap import SOCKET, bootstrap
+from holdfast_gateway.render.endpoints import Hop
+from holdfast_gateway.render.routes import CLIENT_ROUTES, PEER_ROUTES
+from holdfast_gateway.render.streams import STREAMS
+from holdfast_gateway.render.values import Document
 from holdfast_gateway.state import Snapshot
 
 BOOTSTRAP = "bootstrap.yaml"
-CLUSTERS = "cds.json"
 LISTENERS = "lds.json"
-CLIENT_TABLE = "rds-client.json"
-PEER_TABLE = "rds-peer.json"
-OUTBOUND_TABLE = "rds-outbound.json"
-ENDPOINTS_PREFIX = "eds-"
+GATEWAY = "xds-gateway.json"
+RESOURCES = re.compile(r"xds-.+\.json")
+"""Names of the files that Envoy is served."""
 PRIVATE = frozenset({door.KEYS})
 """Files that hold secrets."""
 
 Files = dict[str, Document]
 """File name → content, in the order of writing."""
 
+T = TypeVar("T")
+
 
 def start_files(options: Options, directory: str) -> Files:
     """What Envoy needs before anything is known: no client and no peer port, so nobody counts on it yet."""
     return {
-        CLUSTERS: discovery([]),
         LISTENERS: discovery([]),
-        BOOTSTRAP: bootstrap(options, f"{directory}/{CLUSTERS}", f"{directory}/{LISTENERS}"),
+        BOOTSTRAP: bootstrap(options, f"{directory}/{LISTENERS}", f"{directory}/{SOCKET}"),
     }
 
 
 def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
     """Everything but the bootstrap. `directory` is where Envoy will find the files: an absolute path."""
-    known = snapshot.routes
-    built: Files = {}
-    cluster_list = []
-    for cluster, hosts in all_clusters(snapshot, options, directory):
-        built[endpoints_file(cluster["name"])] = discovery([hosts])
-        cluster_list.append(cluster)
-    if options.peer_tls:
-        secrets = {name: discovery(held) for name, held in tls.secrets(options.peer_tls).items()}
-        built = secrets | built
-    by_key = {route.key: route for route in known}
-    cluster_list += [spare.cluster(by_key[key], other) for key, other in spare.spares(known).items()]
-    built[CLUSTERS] = discovery(cluster_list)
-    built[CLIENT_TABLE] = discovery([routes.client_table(known, options, snapshot.tenants)])
-    if options.auth is Auth.REQUIRED:
-        built |= {name: discovery([each]) for name, each in door.resources(snapshot, options).items()}
-    client = listeners.client(options, directory, f"{directory}/{CLIENT_TABLE}")
+    return Renderer(options, directory).files(snapshot)
+
+
+class Renderer:
+    """Makes the files of one gateway again and again. What nothing changed is the very document that it was: the time
+    for a change of one service must not grow with the services."""
+
+    def __init__(self, options: Options, directory: str) -> None:
+        self._options = options
+        self._directory = directory
+        self._users = service.Users()
+        self._made: dict[str, tuple[object, Any]] = {}
+        """What → what it was made from, and what was made."""
+        self._used: set[str] = set()
+
+    def files(self, snapshot: Snapshot) -> Files:
+        """As the function of this name."""
+        options, directory = self._options, self._directory
+        guarded = options.auth is Auth.REQUIRED
+        self._used.clear()
+        built: Files = dict(self._once("secrets", None, lambda: secrets(options)))
+        made = {}
+        for part in service.parts(snapshot, self._users, guarded):
+            key, name = part.route.key, service_file(part.route.key)
+            made[key], built[name] = self._once(f"service {key}", part, partial(self._service, part))
+        seen = views(snapshot.routes, snapshot.tenants if guarded else ())
+        # A region has one gateway, whichever service asks for it.
+        hops = {hop.region: hop for each in reversed([*made.values()]) for hop in reversed(each.hops)}
+        peers = tuple(hops[region] for region in sorted(hops)) if options.relay_port else ()
+        built[GATEWAY] = self._once("rest", (seen, peers), lambda: discovery(rest(seen, peers, options, directory)))
+        if guarded:
+            who = (snapshot.tenants, snapshot.issuers)
+            found = self._once("door", who, lambda: door.resources(snapshot, options))
+            built |= {name: self._once(name, each, partial(discovery, [each])) for name, each in found.items()}
+        if options.role is Role.REGIONAL:
+            local = tuple(route.key for route in snapshot.routes if route.local)
+            built[listeners.READY] = self._once("ready", local, lambda: discovery([listeners.engines_ready(local)]))
+        if options.relay_port:
+            told = {key: each.stream for key, each in made.items()}
+            built[STREAMS] = self._once("streams", told, lambda: {"services": told})
+        built[LISTENERS] = self._once("ports", None, lambda: discovery(ports(options, directory)))
+        self._made = {what: self._made[what] for what in self._used}
+        return built
+
+    def _service(self, part: service.Part) -> tuple[service.Made, Document]:
+        made = service.make(part, self._options, self._directory)
+        return made, discovery(made.resources)
+
+    def _once(self, what: str, source: object, make: Callable[[], T]) -> T:
+        """What was made last, if the source is the same."""
+        self._used.add(what)
+        if what not in self._made or self._made[what][0] != source:
+            self._made[what] = (source, make())
+        found: T = self._made[what][1]
+        return found
+
+
+def secrets(options: Options) -> Files:
+    """Where Envoy finds its certificates."""
+    found = tls.secrets(options.peer_tls) if options.peer_tls else {}
+    front = {tls.FRONT: tls.front_secret(options.client_tls)} if options.client_tls else {}
+    return {name: discovery(held) for name, held in (found | front).items()}
+
+
+def ports(options: Options, directory: str) -> list[Document]:
+    """The listeners."""
+    client = listeners.client(options, directory)
     if options.client_tls:
-        built[tls.FRONT] = discovery(tls.front_secret(options.client_tls))
         client["filter_chains"][0]["transport_socket"] = tls.client_port(directory)
-    ports = [client]
+    found = [client]
     if options.relay_port:
-        built[OUTBOUND_TABLE] = discovery([routes.outbound_table(known, options)])
-        built[STREAMS] = streams(known, snapshot, options)
-        ports.append(listeners.outbound(options, f"{directory}/{OUTBOUND_TABLE}"))
+        found.append(listeners.outbound(options))
     if options.role is Role.REGIONAL:
-        built[PEER_TABLE] = discovery([routes.peer_table(known, snapshot, options)])
-        peer = listeners.peer(options, f"{directory}/{PEER_TABLE}")
+        peer = listeners.peer(options)
         if options.peer_tls:
             peer["filter_chains"][0]["transport_socket"] = tls.peer_port(directory)
-        ports += [listeners.ready(known), peer]
-    built[LISTENERS] = discovery(ports)
-    return built
+        found += [listeners.ready(directory), peer]
+    return found
 
 
-def all_clusters(snapshot: Snapshot, options: Options, directory: str) -> Iterator[tuple[Document, Document]]:
-    """Every cluster with its hosts: of each service, and for the relay of each region."""
-    for route in snapshot.routes:
-        yield from clusters_of(route, snapshot, options, directory)
-    if options.relay_port:
-        hops = [hop for route in snapshot.routes for hop in endpoints.hops_in_order(route, snapshot, options)]
-        # A region has one gateway, whichever service asks for it.
-        for region, hop in sorted({hop.region: hop for hop in reversed(hops)}.items()):
-            cluster = clusters.peer(region, options, f"{directory}/{endpoints_file(peer_cluster(region))}")
-            yield to_peers(cluster, options, directory), endpoints.peer_endpoints(hop)
+def rest(seen: Sequence[View], peers: Sequence[Hop], options: Options, directory: str) -> list[Document]:
+    """What belongs to no single service: the way to each region, and the routes of what names no service."""
+    found = []
+    for hop in peers:
+        cluster = service.to_peers(clusters.peer(hop.region, options), options, directory)
+        found += [cluster, endpoints.peer_endpoints(hop)]
+    without = [(CLIENT_ROUTES, routes.client_table(seen, options))]
+    if options.role is Role.REGIONAL:
+        without.append((PEER_ROUTES, routes.peer_table(options)))
+    for port, table in without:
+        found += [table, tables.scope(port, tables.NONE, table["name"])]
+    return found
 
 
-def clusters_of(
-    route: Route, snapshot: Snapshot, options: Options, directory: str
-) -> Iterator[tuple[Document, Document]]:
-    """A service's clusters, each with its hosts."""
-    if options.role is Role.REGIONAL and route.local:
-        for revision in (None, *sides.apart(route, snapshot)):
-            path = f"{directory}/{endpoints_file(local_cluster(route.key, revision))}"
-            hosts = endpoints.local_endpoints(route, snapshot, revision)
-            yield clusters.local(route, options, path, revision), hosts
-            path = f"{directory}/{endpoints_file(kserve_cluster(route.key, revision))}"
-            yield kserve.cluster(route, options, path, revision), kserve.endpoints(route, hosts, revision)
-    path = f"{directory}/{endpoints_file(service_cluster(route.key))}"
-    cluster = clusters.service(route, options, path)
-    yield to_peers(cluster, options, directory), endpoints.service_endpoints(route, snapshot, options)
-    if options.relay_port:
-        path = f"{directory}/{endpoints_file(stream_cluster(route.key))}"
-        cluster = clusters.stream(route, options, path)
-        if options.peer_tls:
-            cluster["transport_socket_matches"] = tls.to_stream(directory)
-        yield cluster, endpoints.stream_endpoints(route, snapshot, options)
+def service_file(key: str) -> str:
+    """A file name for a service: readable, and unique even where two names read alike."""
+    readable = re.sub(r"[^a-z0-9.-]+", "-", key.lower())[:80]
+    return f"xds-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.json"
 
 
-def files_of_a_service(options: Options) -> int:
-    """How many files of its own a service has at most, while all its engines are of one revision."""
-    route = Route(namespace="n", service="s", model="m", region="r")
-    return sum(1 for _ in clusters_of(route, Snapshot((route,)), options, ""))
-
-
-def to_peers(cluster: Document, options: Options, directory: str) -> Document:
-    """The cluster with TLS, if gateways speak it."""
-    return cluster | ({"transport_socket": tls.to_peers(directory)} if options.peer_tls else {})
-
-
-def endpoints_file(cluster: str) -> str:
-    """A file name for a cluster: readable, and unique even where two names read alike."""
-    readable = re.sub(r"[^a-z0-9.-]+", "-", cluster.lower())[:80]
-    return f"{ENDPOINTS_PREFIX}{readable}-{hashlib.sha256(cluster.encode()).hexdigest()[:8]}.json"
-
-
-def discovery(resources: list[Document]) -> Document:
+def discovery(resources: Sequence[Document]) -> Document:
     """The envelope of every dynamic file."""
-    return {"resources": resources}
+    return {"resources": [*resources]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet
@@ -17,10 +17,9 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorS
 from holdfast.api.names import ENGINE_GRPC_PORT
 from holdfast.api.route import EngineProtocol, Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render.answers import Views, with_headers
+from holdfast_gateway.render.answers import View, with_headers
 from holdfast_gateway.render.clusters import upstream
 from holdfast_gateway.render.endpoints import assignment
-from holdfast_gateway.render.matching import skip_unless
 from holdfast_gateway.render.values import (
     Document,
     by_grpc,
@@ -28,7 +27,6 @@ from holdfast_gateway.render.values import (
     http_filter,
     kserve_cluster,
     socket_address,
-    typed,
 )
 
 SERVICE = "inference.GRPCInferenceService"
@@ -52,22 +50,18 @@ ANY_MODEL = r"/v2(/health/(live|ready))?"
 ANY_MODEL_GRPC = rf"/{re.escape(SERVICE)}/(ServerLive|ServerReady|ServerMetadata|RepositoryIndex)"
 
 
-def filters() -> list[Document]:
-    """Reads the model's name from the first message of a gRPC request, and has its route chosen by it."""
+def read_message() -> Document:
+    """Reads the model's name from the first message of a gRPC request."""
     methods: Document = {
         f"{SERVICE}.{call}": {"request_field_extractions": {name: {}}} for call, (_, name) in CALLS.items()
     }
     described = {"inline_bytes": base64.b64encode(descriptors()).decode()}
-    found = http_filter(
+    return http_filter(
         EXTRACTION,
         "grpc_field_extraction.v3.GrpcFieldExtractionConfig",
         descriptor_set=described,
         extractions_by_method=methods,
     )
-    # Unlike the filter for JSON, that one leaves the route as it was chosen before anything was known.
-    anew = "function envoy_on_request(request) request:clearRouteCache() end"
-    lua = typed("extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": anew})
-    return [found, {"name": "route-anew", "typed_config": skip_unless("content-type", GRPC, "route-anew", lua)}]
 
 
 def descriptors() -> bytes:
@@ -110,21 +104,21 @@ def of_message(field: str, model: str) -> Document:
     return {"prefix": f"/{SERVICE}/", "dynamic_metadata": [found]}
 
 
-def others(seen: Views, to_service: dict[str, Document]) -> list[Document]:
-    """What names no model, or none that the asker sees; `to_service` is by route key."""
+def others(seen: Sequence[View], to_service: Callable[[Route], Document]) -> list[Document]:
+    """What names no model, or none that the asker sees."""
     found = []
-    for who, routes in seen:
-        if routes:
-            made = to_service[routes[0].key]
-            found.append(made | {"match": with_headers({"safe_regex": {"regex": ANY_MODEL}}, who)})
-            found.append(grpc(made, with_headers({"safe_regex": {"regex": ANY_MODEL_GRPC}}, who)))
-        found += unknown(who, routes)
+    for view in seen:
+        if view.first is not None:
+            made = to_service(view.first)
+            found.append(made | {"match": with_headers({"safe_regex": {"regex": ANY_MODEL}}, view.who)})
+            found.append(grpc(made, with_headers({"safe_regex": {"regex": ANY_MODEL_GRPC}}, view.who)))
+        found += unknown(view.who, view.models)
     return found
 
 
-def unknown(who: list[Document], routes: Sequence[Route]) -> list[Document]:
+def unknown(who: list[Document], models: Sequence[str]) -> list[Document]:
     """The answer for other models than these, in the protocol's own form."""
-    names = ", ".join(sorted(route.model for route in routes)) or "none"
+    names = ", ".join(sorted(models)) or "none"
     message = f"This gateway does not serve that model. Models: {names}"
     by_http = {
         "match": with_headers({"prefix": "/v2/"}, who),
@@ -139,10 +133,10 @@ def unknown(who: list[Document], routes: Sequence[Route]) -> list[Document]:
     return [by_http, by_grpc]
 
 
-def cluster(route: Route, options: Options, endpoints: str, revision: str | None = None) -> Document:
+def cluster(route: Route, options: Options, revision: str | None = None) -> Document:
     """This region's engines by gRPC. Without health checks of its own: whether they live is asked at their other port,
     and one that refuses or is gone costs a retry beside it."""
-    return upstream(kserve_cluster(route.key, revision), options, endpoints, EngineProtocol.H2C)
+    return upstream(kserve_cluster(route.key, revision), options, EngineProtocol.H2C)
 
 
 def endpoints(route: Route, local: Document, revision: str | None = None) -> Document:

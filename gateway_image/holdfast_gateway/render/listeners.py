@@ -1,7 +1,6 @@
-"""Listeners: clients, peers, health checks, metrics. They hardly change, as routes are files of their own.
+"""Listeners: clients, peers, health checks, metrics. They never change with the services.
 
 Replacing a listener makes Envoy close its connections after the drain time; replacing a route table does not.
-The only listener that changes with the services is `ready`, which carries nothing but health checks.
 """
 
 from __future__ import annotations
@@ -10,19 +9,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.api.names import PROBE_HEADER, REVISION_HEADER, SERVICE_HEADER, TENANT_HEADER
-from holdfast.api.route import Route
 from holdfast_gateway.options import Options
-from holdfast_gateway.render import affinity, cors, door, kserve, limits, spare, tracing, usage
-from holdfast_gateway.render.errors import local_replies
-from holdfast_gateway.render.matching import skip_if
-from holdfast_gateway.render.routes import CLIENT_ROUTES, OUTBOUND_ROUTES, PEER_ROUTES
+from holdfast_gateway.render import affinity, cors, door, kserve, limits, spare, tables, tracing, usage
+from holdfast_gateway.render.door import COMPOSITE, discovered, execute, resource
+from holdfast_gateway.render.errors import local_replies, no_table
+from holdfast_gateway.render.matching import MATCHING, request_header, skip_if, with_matcher
+from holdfast_gateway.render.routes import CLIENT_ROUTES, NOT_HERE, NOT_KNOWN, OUTBOUND_ROUTES, PEER_ROUTES
+from holdfast_gateway.render.tables import NONE
 from holdfast_gateway.render.values import (
     ADMIN_CLUSTER,
     MODEL_METADATA,
     READY_LISTENER,
     REGION_HEADER,
     Document,
-    file_source,
     http_filter,
     local_cluster,
     ready_path,
@@ -32,6 +31,7 @@ from holdfast_gateway.render.values import (
 )
 
 LISTENER = "config.listener.v3.Listener"
+READY = "ecds-ready.json"
 HEADERS_SECONDS = 10.0
 """For the headers of a request to arrive."""
 USERS: list[Document] = [
@@ -43,35 +43,37 @@ MAX_STREAMS = 10_000
 """Concurrent requests on one HTTP/2 connection from a peer."""
 
 
-def client(options: Options, directory: str, routes: str) -> Document:
-    """For clients; `routes` is the path of its route table, `directory` holds Envoy's files."""
+def client(options: Options, directory: str) -> Document:
+    """For clients; `directory` holds Envoy's files."""
     filters = [
         gateway_ready(),
         *cors.filters(options.cors_origins),
         *usage.number(options),
         *door.filters(options, directory),
         read_body(),
+        kserve.read_message(),
+        tables.chooser(CLIENT_ROUTES, kserve.EXTRACTION),
         affinity.hashing(),
-        *kserve.filters(),
         *usage.read_usage(options),
         *limits.filters(options),
     ]
-    manager = connection_manager(CLIENT_ROUTES, options, filters, routes)
+    manager = connection_manager(CLIENT_ROUTES, options, filters)
     if options.ledger:
         manager["access_log"] = [*manager.get("access_log", []), *usage.spool(options)]
     return listener(CLIENT_ROUTES, options, options.client_port, manager)
 
 
-def peer(options: Options, routes: str) -> Document:
-    """For other regions' gateways and edges; `routes` is the path of its route table."""
-    manager = connection_manager(PEER_ROUTES, options, [gateway_ready(), spare.rewriting()], routes)
+def peer(options: Options) -> Document:
+    """For other regions' gateways and edges."""
+    filters = [gateway_ready(), spare.rewriting()]
+    manager = connection_manager(PEER_ROUTES, options, filters, NOT_HERE)
     return listener(PEER_ROUTES, options, options.peer_port, manager)
 
 
-def outbound(options: Options, routes: str) -> Document:
-    """For the relay alone, on the loopback address; `routes` is the path of its route table. It stays open while the
-    gateway drains, as streams that run may have to be continued."""
-    manager = connection_manager(OUTBOUND_ROUTES, options, [], routes)
+def outbound(options: Options) -> Document:
+    """For the relay alone, on the loopback address. It stays open while the gateway drains, as streams that run may
+    have to be continued."""
+    manager = connection_manager(OUTBOUND_ROUTES, options, [], NOT_KNOWN)
     # Else Envoy tells of a stream that broke off only after a second, which it gives clients to read what it sent last.
     manager["delayed_close_timeout"] = "0s"
     port = socket_address(options.own_address, options.outbound_port)
@@ -80,13 +82,12 @@ def outbound(options: Options, routes: str) -> Document:
     }
 
 
-def ready(routes: Sequence[Route]) -> Document:
+def ready(directory: str) -> Document:
     """Answers `/ready/NAMESPACE/SERVICE` from what Envoy knows of its engines; behind the peer port."""
-    checks = [engines_ready(route) for route in routes if route.local]
     manager = typed(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=READY_LISTENER,
-        http_filters=[*checks, router()],
+        http_filters=[discovered(READY_LISTENER, directory, READY, MATCHING), router()],
         route_config={
             "name": READY_LISTENER,
             "virtual_hosts": [
@@ -137,11 +138,13 @@ def chain(manager: Document) -> Document:
     return {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
 
 
-def connection_manager(name: str, options: Options, filters: list[Document], routes: str) -> Document:
-    """HTTP/1.1 and HTTP/2 alike; quiet streams are never cut, the route's time-out alone bounds an answer.
+def connection_manager(name: str, options: Options, filters: list[Document], unknown: str = "") -> Document:
+    """HTTP/1.1 and HTTP/2 alike; quiet streams are never cut, the route's time-out alone bounds an answer. `unknown` is
+    the body of the answer to who asks for a service without a table, where a header names the service.
 
     Every client counts as external, so that nobody steers retries by sending Envoy's own headers.
     """
+    first = [*limits.replies(options), *([no_table(unknown)] if unknown else [])]
     manager = typed(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=name,
@@ -154,8 +157,8 @@ def connection_manager(name: str, options: Options, filters: list[Document], rou
         # Else a client that sends a header now and then holds what it has sent for an hour.
         request_headers_timeout=seconds(HEADERS_SECONDS),
         http2_protocol_options={"max_concurrent_streams": MAX_STREAMS},
-        local_reply_config=local_replies(limits.replies(options)),
-        rds={"route_config_name": name, "config_source": file_source(routes)},
+        local_reply_config=local_replies(first),
+        **tables.manager(name, tables.BY_SERVICE if unknown else NONE),
         http_filters=[*filters, router()],
     )
     manager |= tracing.of_port(name, options, begins=name == CLIENT_ROUTES)
@@ -172,10 +175,22 @@ def gateway_ready() -> Document:
     return health_filter("ready", "/ready")
 
 
-def engines_ready(route: Route) -> Document:
+def engines_ready(keys: Sequence[str]) -> Document:
+    """What the file `READY` holds: a filter for each of these services, chosen by the path."""
+    chains: Document = {key: {"typed_config": [service_ready(key)]} for key in keys}
+    chains["none"] = {"typed_config": [health_filter("none", "/")]}
+    tree: Document = {"on_no_match": {"action": execute("none")}}
+    if keys:
+        chosen = {ready_path(key): {"action": execute(key)} for key in keys}
+        tree["matcher_tree"] = {"input": request_header(":path"), "exact_match_map": {"map": chosen}}
+    composite = typed(f"{COMPOSITE}.Composite", named_filter_chains=chains)
+    return resource(READY_LISTENER, with_matcher("engines", composite, tree))
+
+
+def service_ready(key: str) -> Document:
     """`/ready/NAMESPACE/SERVICE`: at least one engine here is healthy. Asks nobody."""
-    floor = {local_cluster(route.key): {"value": 1}}
-    return health_filter(f"ready/{route.key}", ready_path(route.key), cluster_min_healthy_percentages=floor)
+    floor = {local_cluster(key): {"value": 1}}
+    return health_filter(f"ready/{key}", ready_path(key), cluster_min_healthy_percentages=floor)
 
 
 def health_filter(name: str, path: str, /, **fields: Any) -> Document:

@@ -15,12 +15,8 @@ def with_matcher(name: str, config: Document, tree: Document) -> Document:
 
 def skip_if(header: str, value: Document, name: str, config: Document) -> Document:
     """The configuration of a filter that requests pass untouched whose header matches."""
-    return _skipping(single(header, value), name, config)
-
-
-def skip_unless(header: str, value: Document, name: str, config: Document) -> Document:
-    """The configuration of a filter that only sees requests whose header matches."""
-    return _skipping({"not_matcher": single(header, value)}, name, config)
+    matchers = [{"predicate": single(header, value), "on_match": {"action": SKIP}}]
+    return with_matcher(name, config, {"matcher_list": {"matchers": matchers}})
 
 
 def single(header: str, value: Document) -> Document:
@@ -31,8 +27,3 @@ def single(header: str, value: Document) -> Document:
 def request_header(name: str) -> Document:
     """What a tree of matches looks at."""
     return {"name": name, "typed_config": typed("type.matcher.v3.HttpRequestHeaderMatchInput", header_name=name)}
-
-
-def _skipping(predicate: Document, name: str, config: Document) -> Document:
-    matchers = [{"predicate": predicate, "on_match": {"action": SKIP}}]
-    return with_matcher(name, config, {"matcher_list": {"matchers": matchers}})

@@ -1,4 +1,7 @@
-"""Route tables: from a request's model to a service (client port), from that to engines (peer port)."""
+"""Route tables: from a request's model to a service (client port), from that to engines (peer port).
+
+Which of them a request meets is said by `tables`.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,24 @@ from collections.abc import Sequence
 from holdfast.api.names import PROBE_HEADER, REVISION_HEADER, SERVICE_HEADER, TIMEOUT_HEADER
 from holdfast.api.route import Route
 from holdfast.api.traffic import TRAFFIC_PATH
-from holdfast_gateway.options import Auth, Options
+from holdfast_gateway.options import Options
 from holdfast_gateway.render import affinity, cors, deadlines, hedging, kserve, sides, spare
 from holdfast_gateway.render.answers import (
-    Views,
+    View,
     direct,
     forbidden,
     metadata,
+    model_card,
     model_lists,
     of_body,
     one_of,
     refusals,
     unreadable_timeout,
-    views,
     with_headers,
 )
 from holdfast_gateway.render.endpoints import in_service, walk
 from holdfast_gateway.render.errors import error_body
+from holdfast_gateway.render.tables import NONE, TABLE_HEADER, known, table_name
 from holdfast_gateway.render.values import (
     AGENT_CLUSTER,
     PEER_HEADER,
@@ -40,7 +44,6 @@ from holdfast_gateway.render.values import (
     typed,
 )
 from holdfast_gateway.state import Snapshot
-from holdfast_gateway.tenants import Tenant, allowed
 
 CLIENT_ROUTES = "client"
 PEER_ROUTES = "peer"
@@ -51,73 +54,76 @@ RETRY_ON = "connect-failure,refused-stream,reset,retriable-status-codes"
 RETRIABLE = [429, 502, 503, 504]
 """Statuses after which another engine or region is asked; the last answer is what the client gets."""
 
+NOT_HERE = error_body("This region does not run the service.", "server_error", "service_unavailable")
+NOT_KNOWN = error_body("This gateway does not know the service.", "server_error", "service_unavailable")
 MAX_LOCAL_RETRIES = 2
 """Bounds how many engines of one region a request may take down with it."""
 
 
-def client_table(routes: Sequence[Route], options: Options, tenants: Sequence[Tenant] = ()) -> Document:
-    """The client port's routes: chosen by the `model` of the request's body, by whether it asks for a stream, and
-    where tenants must say who they are by what they may use."""
-    guarded = options.auth is Auth.REQUIRED
-    seen = views(routes, tenants if guarded else ())
-    others = spare.spares(routes)
-    entries: list[tuple[Route, list[Document]]] = [(route, []) for route in routes]
-    if guarded:
-        users = [(route, allowed(tenants, route.model)) for route in routes]
-        entries = [(route, [one_of(names)]) for route, names in users if names]
-    streams = [(route, stream_route(route, who, options)) for route, who in entries if options.relay_port]
-    whole = [(route, service_route(route, who, others.get(route.key), options)) for route, who in entries]
-    found = table(
-        CLIENT_ROUTES,
-        [
-            *([spare.reserved()] if others else []),
-            *cors.unread(options.cors_origins),
-            *model_lists(seen),
-            unreadable_timeout(),
-            *(affinity.hashed(each, route) for route, each in streams),
-            *(affinity.hashed(each, route) for route, made in whole for each in hedging.hedged(made, route)),
-            *kserve_routes(routes, entries, seen, options),
-            *(forbidden(route) for route in routes if guarded),
-            *refusals(seen),
-        ],
-    )
-    return found | cors.policy(options.cors_origins)
+def client_table(seen: Sequence[View], options: Options) -> Document:
+    """The client port's routes for what names no service, or none that the asker may use."""
 
+    def to_service(route: Route) -> Document:
+        return service_route(route, [], None, options)
 
-def kserve_routes(
-    routes: Sequence[Route], entries: Sequence[tuple[Route, list[Document]]], seen: Views, options: Options
-) -> list[Document]:
-    """The same services by KServe's protocol; no other one stands in for a service here, as the path names it."""
-    to_service = {route.key: service_route(route, [], None, options) for route in routes}
-    return [
-        *(each for route, who in entries for each in kserve.client_routes(route, who, to_service[route.key])),
+    routes = [
+        spare.reserved(),
+        *cors.unread(options.cors_origins),
+        *model_lists(seen),
+        unreadable_timeout(),
         *kserve.others(seen, to_service),
+        *refusals(seen),
     ]
+    return table(CLIENT_ROUTES, routes) | cors.policy(options.cors_origins)
 
 
-def peer_table(routes: Sequence[Route], snapshot: Snapshot, options: Options) -> Document:
-    """The peer port's routes: local engines only, so that a request crosses regions once at most."""
+def client_table_of(route: Route, users: Sequence[str] | None, other: Route | None, options: Options) -> Document:
+    """The client port's routes to one service: by whether a stream is asked for, and by who asks. `users`: the tenants
+    that may use it; None: everybody. `other` stands in for it. What no route here takes has those of `client_table`."""
+    who = [] if users is None else [one_of(users)]
+    found = []
+    if users is None or users:
+        whole = service_route(route, who, other, options)
+        streams = [stream_route(route, who, options)] if options.relay_port else []
+        found = [
+            spare.reserved(),
+            model_card(who, route.model),
+            unreadable_timeout(),
+            *(affinity.hashed(each, route) for each in [*streams, *hedging.hedged(whole, route)]),
+            # No other one stands in for a service here, as the path names it.
+            *kserve.client_routes(route, who, service_route(route, [], None, options)),
+        ]
+    refused = [] if users is None else [forbidden(route)]
+    made = table(CLIENT_ROUTES, known([*found, *refused]), route.key)
+    return made | cors.policy(options.cors_origins)
+
+
+def peer_table(options: Options) -> Document:
+    """The peer port's routes that are not to engines."""
     own = [{"match": {"prefix": "/ready/"}, "route": {"cluster": READY_CLUSTER}}]
     if options.status_port:
         own.append({"match": {"path": TRAFFIC_PATH}, "route": {"cluster": AGENT_CLUSTER}})
-    missing = error_body("This region does not run the service.", "server_error", "service_unavailable")
-    # 503, not 404: the sender has a newer or older view, and shall try the next region.
-    unknown = direct({"prefix": "/"}, 503, missing)
-    engines = [each for route in routes if route.local for each in engine_routes(route, snapshot)]
-    stand_ins = [spare_route(key, other, snapshot) for key, other in spare.spares(routes).items() if other.local]
-    counted = [users_requests(route) for route in routes if route.local]
-    return table(PEER_ROUTES, [*own, *stand_ins, *engines, unknown], counted)
+    return table(PEER_ROUTES, [*own, not_here()])
 
 
-def outbound_table(routes: Sequence[Route], options: Options) -> Document:
-    """The relay's routes: to a service, or to one region of it."""
-    missing = error_body("This gateway does not know the service.", "server_error", "service_unavailable")
-    by_region = [peer_route(route) for route in routes]
-    others = spare.spares(routes)
-    by_service = [
-        {**service_route(route, [], others.get(route.key), options), "match": of_service(route.key)} for route in routes
-    ]
-    return table(OUTBOUND_ROUTES, [*by_region, *by_service, direct({"prefix": "/"}, 503, missing)])
+def peer_table_of(route: Route, other: Route | None, snapshot: Snapshot) -> Document:
+    """The peer port's routes to one service: local engines only, so that a request crosses regions once at most.
+    `other` stands in for it."""
+    stand_in = [spare_route(route.key, other, snapshot)] if other is not None and other.local else []
+    engines = engine_routes(route, snapshot) if route.local else []
+    counted = [users_requests(route)] if route.local else []
+    return table(PEER_ROUTES, [*stand_in, *engines, not_here()], route.key, counted)
+
+
+def not_here() -> Document:
+    """503, not 404: the sender has a newer or older view, and shall try the next region."""
+    return direct({"prefix": "/"}, 503, NOT_HERE)
+
+
+def outbound_table_of(route: Route, other: Route | None, options: Options) -> Document:
+    """The relay's routes to one service: to all its regions by turns, or to one of them."""
+    to_all = {**service_route(route, [], other, options), "match": of_service(route.key)}
+    return table(OUTBOUND_ROUTES, [peer_route(route), to_all], route.key)
 
 
 def users_requests(route: Route) -> Document:
@@ -240,19 +246,20 @@ def forward(cluster: str, route: Route, retries: int) -> Document:
     }
 
 
-def table(name: str, routes: list[Document], counted: Sequence[Document] = ()) -> Document:
-    """A route table for all host names, and which requests are counted apart.
+def table(port: str, routes: list[Document], key: str = NONE, counted: Sequence[Document] = ()) -> Document:
+    """A route table for all host names, of a service or of what names none, and which requests are counted apart.
 
     While its cluster is still warming up, a route answers 503.
     """
     bodies = [route["direct_response"]["body"]["inline_string"] for route in routes if "direct_response" in route]
-    host: Document = {"name": name, "domains": ["*"], "routes": routes}
-    if name != PEER_ROUTES:  # engines need not know
+    host: Document = {"name": port, "domains": ["*"], "routes": routes}
+    if port != PEER_ROUTES:  # engines need not know
         host["include_request_attempt_count"] = True
     return typed(
         TABLE,
-        name=name,
+        name=table_name(port, key),
+        request_headers_to_remove=[TABLE_HEADER],
         virtual_hosts=[host | ({"virtual_clusters": list(counted)} if counted else {})],
         validate_clusters=False,
-        max_direct_response_body_size_bytes=max(4096, *(len(body.encode()) for body in bodies)),
+        max_direct_response_body_size_bytes=max([4096, *(len(body.encode()) for body in bodies)]),
     )

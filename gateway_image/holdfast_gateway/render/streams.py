@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.api.route import Route
-from holdfast_gateway.options import Options
-from holdfast_gateway.render.endpoints import hops_in_order
+from holdfast_gateway.render.endpoints import Hop
 from holdfast_gateway.render.values import Document
-from holdfast_gateway.state import Snapshot
 
-STREAMS = "streams.yaml"
+STREAMS = "streams.json"
+"""The relay's file: `services`, by key; `holdfast_gateway.relay.regions` reads it."""
 
 
-def streams(routes: Sequence[Route], snapshot: Snapshot, options: Options) -> Document:
-    """The relay's file; `holdfast_gateway.relay.regions` reads it."""
+def stream(route: Route, hops: Sequence[Hop]) -> Document:
+    """What it holds of a service."""
     return {
-        "services": {
-            route.key: {
-                "regions": [hop.region for hop in hops_in_order(route, snapshot, options)],
-                "maxResumes": route.max_resumes,
-                "progressTimeoutSeconds": route.progress_timeout.total_seconds(),
-            }
-            for route in routes
-        }
+        "regions": [hop.region for hop in hops],
+        "maxResumes": route.max_resumes,
+        "progressTimeoutSeconds": route.progress_timeout.total_seconds(),
     }

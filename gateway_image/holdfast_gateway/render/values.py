@@ -33,6 +33,7 @@ GONE_HEADER = "x-holdfast-revision-gone"
 
 READY_CLUSTER = "ready"
 ADMIN_CLUSTER = "admin"
+XDS_CLUSTER = "xds"
 AGENT_CLUSTER = "agent"
 COLLECTOR_CLUSTER = "collector"
 READY_LISTENER = "ready"
@@ -106,6 +107,10 @@ def socket_address(address: str, port: int) -> Document:
 def endpoint(address: Document) -> Document:
     """One host of a cluster, without a weight."""
     return {"endpoint": {"address": address}}
+
+
+ADS: Document = {"resource_api_version": "V3", "ads": {}}
+"""Configuration that Envoy is served by the process that started it."""
 
 
 def file_source(path: str) -> Document:

@@ -5,6 +5,7 @@ Each bed has addresses of its own, 127.BED.REGION.HOST, so that beds never meet.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -121,6 +122,19 @@ class Gateway:
     def apply(self, snapshot: Snapshot) -> None:
         """Writes the files as the agent does."""
         files.write(self.directory, render_files(snapshot, self.options, str(self.directory)))
+
+    def take(self, snapshot: Snapshot) -> None:
+        """The same, and waits until Envoy has taken the routes of the service."""
+        stat = r"\.rds\..*/default/chat\.update_success$"
+        tables = [each for each in self._tables() if each["name"].endswith("/default/chat")]
+        before = self.stat(stat)
+        self.apply(snapshot)
+        changed = sum(1 for each in self._tables() if each["name"].endswith("/default/chat") and each not in tables)
+        wait_for(lambda: self.stat(stat) >= before + changed, "the routes are taken")
+
+    def _tables(self) -> list[dict[str, Any]]:
+        files = [json.loads(path.read_text()) for path in self.directory.glob("xds-*.json")]
+        return [each for file in files for each in file["resources"] if each["@type"].endswith(".RouteConfiguration")]
 
     def healthy_regions(self) -> int:
         """How many regions this gateway would send requests to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -48,22 +49,21 @@ def contents(directory: Path) -> dict[str, str]:
 
 def models(directory: Path) -> set[str]:
     """Models that the client port routes."""
-    path = directory / "rds-client.json"
-    if not path.exists():
-        return set()
-    (table,) = yaml.safe_load(path.read_text())["resources"]
-    routes = table["virtual_hosts"][0]["routes"]
-    matches = [match for found in routes for match in found["match"].get("dynamic_metadata", [])]
-    return {match["value"]["string_match"]["exact"] for match in matches if match["path"][0]["key"] == "model"
-            and "string_match" in match["value"]}  # fmt: skip
+    values = [each["name"] for each in resources(directory) if each["@type"].endswith(".ScopedRouteConfiguration")]
+    return {value.removeprefix("client/") for value in values if value.startswith("client/")} - {""}
+
+
+def resources(directory: Path) -> list[dict[str, Any]]:
+    """All that Envoy is served."""
+    return [each for path in directory.glob("xds-*.json") for each in json.loads(path.read_text())["resources"]]
 
 
 def engines(directory: Path) -> set[str]:
     """Addresses of all engines."""
     found = set()
-    for path in directory.glob("eds-local-*"):
-        for assignment in yaml.safe_load(path.read_text())["resources"]:
-            for host in assignment["endpoints"][0]["lb_endpoints"]:
+    for each in resources(directory):
+        if each.get("cluster_name", "").startswith("local/"):
+            for host in each["endpoints"][0]["lb_endpoints"]:
                 found.add(host["endpoint"]["address"]["socket_address"]["address"])
     return found
 
@@ -191,8 +191,8 @@ async def test_peers_given_by_name_are_resolved(tmp_path: Path, servers: list[Ap
     await servers[0].put("ConfigMap", config_map(named))
     async with agent_of(tmp_path, Role.EDGE, servers[0]):
         await eventually(lambda: models(tmp_path) == {"llama"}, "the route is applied")
-    (endpoints,) = [text for name, text in contents(tmp_path).items() if name.startswith("eds-service-")]
-    assert "127.0.0.1" in endpoints
+    (endpoints,) = [each for each in resources(tmp_path) if each.get("cluster_name", "").startswith("service/")]
+    assert "127.0.0.1" in str(endpoints)
 
 
 @pytest.fixture

@@ -46,12 +46,7 @@ def bed(whole: Bed) -> Bed:
 def hedge(bed: Bed, after: timedelta | None) -> None:
     """Gives the gateway of `us` routes that hedge, or do not."""
     bed.route_fields = {"hedge_after": after}
-    gateway, stat = bed.gateways["us"], r"^http\.client\.rds\.client\.update_success$"
-    path = gateway.directory / "rds-client.json"
-    before, text = gateway.stat(stat), path.read_text()
-    gateway.apply(bed.snapshot("us"))
-    if path.read_text() != text:
-        wait_for(lambda: gateway.stat(stat) > before, "the routes are taken")
+    bed.gateways["us"].take(bed.snapshot("us"))
 
 
 def ask(bed: Bed, **fields: Any) -> tuple[httpx.Response, float]:

@@ -16,18 +16,18 @@ import pytest
 from tests.integration.gateway.bed import Bed, status_of, wait_for
 
 from holdfast_gateway import files
-from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, LISTENERS
+from holdfast_gateway.render.files import GATEWAY, LISTENERS, service_file
 
 pytestmark = pytest.mark.integration
 IDLE = 10_000
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 ANSWER = {"model": "llama", "prompt": "hello"}
 REFUSED = {
-    CLIENT_TABLE: r"^http\.client\.rds\.client\.update_(rejected|failure)$",
-    CLUSTERS: r"^cluster_manager\.cds\.update_(rejected|failure)$",
-    LISTENERS: r"^listener_manager\.lds\.update_(rejected|failure)$",
+    GATEWAY: "xds-gateway.json cannot be read",
+    service_file("default/chat"): f"{service_file('default/chat')} cannot be read",
+    LISTENERS: "listener_manager",
 }
-"""File → Envoy's counter of those that it did not take."""
+"""File → what is said where it was not taken."""
 LINE = b"POST /v1/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
 
 
@@ -216,14 +216,14 @@ def no_such_type(good: str) -> str:
     return good.replace("envoy.config", "envoy.nonsense")
 
 
-@pytest.mark.parametrize("name", [CLIENT_TABLE, CLUSTERS, LISTENERS])
+@pytest.mark.parametrize("name", list(REFUSED))
 @pytest.mark.parametrize("broken", [half, no_text, no_such_type])
 def test_a_file_that_is_broken_changes_nothing(bed: Bed, name: str, broken: Callable[[str], str]) -> None:
     gateway = bed.gateways["us"]
     good = (gateway.directory / name).read_text()
-    before = gateway.stat(REFUSED[name])
+    before = gateway.server.log().count(REFUSED[name])
     files.replace(gateway.directory / name, broken(good))
-    wait_for(lambda: gateway.stat(REFUSED[name]) > before, "it is refused")
+    wait_for(lambda: gateway.server.log().count(REFUSED[name]) > before, "it is refused")
     assert answered(bed)
     assert status_of(f"{gateway.url}/ready") == 200
     files.replace(gateway.directory / name, good)

@@ -10,12 +10,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 from tests.unit.gateway.builders import route
-from tests.unit.gateway.test_render import GUARDED, find, resources, snapshots
+from tests.unit.gateway.resources import table
+from tests.unit.gateway.test_render import GUARDED, find, snapshots
 
 from holdfast.api.names import TENANT_HEADER
 from holdfast_gateway.files import to_yaml
 from holdfast_gateway.render import door
-from holdfast_gateway.render.files import CLIENT_TABLE, PRIVATE, files
+from holdfast_gateway.render.files import PRIVATE, files
 from holdfast_gateway.render.spare import spares
 from holdfast_gateway.render.values import service_cluster, spare_cluster, stream_cluster
 from holdfast_gateway.state import Snapshot
@@ -31,11 +32,10 @@ def test_keys_are_in_private_files_alone(snapshot: Snapshot) -> None:
 @given(snapshots())
 def test_a_request_reaches_a_service_exactly_for_the_tenants_that_may_use_its_model(snapshot: Snapshot) -> None:
     built = files(snapshot, GUARDED, "/d")
-    (table,) = resources(built, CLIENT_TABLE)
-    forwarding = [
-        each for each in table["virtual_hosts"][0]["routes"] if "route" in each and names_model(each["match"])
-    ]
     for made in snapshot.routes:
+        forwarding = [
+            each for each in table(built, "client", made.key) if "route" in each and names_model(each["match"])
+        ]
         for name in [*(tenant.name for tenant in snapshot.tenants), "stranger", ""]:
             tenant = next((each for each in snapshot.tenants if each.name == name), None)
             reached = {each["route"]["cluster"] for each in forwarding if opens(each["match"], made.model, name)}
@@ -66,10 +66,9 @@ def admits(match: dict[str, Any], tenant: str) -> bool:
 
 @given(snapshots())
 def test_what_names_no_model_is_answered_by_a_service_that_the_tenant_may_use(snapshot: Snapshot) -> None:
-    (table,) = resources(files(snapshot, GUARDED, "/d"), CLIENT_TABLE)
     asked = [
         each
-        for each in table["virtual_hosts"][0]["routes"]
+        for each in table(files(snapshot, GUARDED, "/d"), "client")
         if re.fullmatch(each["match"].get("safe_regex", {}).get("regex", ""), "/v2/health/ready")
         or each["match"].get("prefix") == "/v2/"
     ]

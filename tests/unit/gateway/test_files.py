@@ -11,6 +11,7 @@ from tests.unit.gateway.builders import route
 from holdfast_gateway import files
 from holdfast_gateway.memory import NAME, Memory, recall, remember
 from holdfast_gateway.options import Options, Role
+from holdfast_gateway.render.files import GATEWAY, LISTENERS, service_file
 from holdfast_gateway.render.files import files as render_files
 from holdfast_gateway.state import Snapshot
 
@@ -27,11 +28,10 @@ def test_nothing_is_written_twice(tmp_path: Path) -> None:
     assert written(tmp_path, "chat") == []
 
 
-def test_endpoint_files_of_services_that_are_gone_are_removed_last(tmp_path: Path) -> None:
+def test_files_of_services_that_are_gone_are_removed_last(tmp_path: Path) -> None:
     written(tmp_path, "chat", "code")
-    changed = written(tmp_path, "chat")
-    assert [name[:9] for name in changed[-3:]] == ["eds-kserv", "eds-local", "eds-servi"]
-    assert len(list(tmp_path.glob("eds-*"))) == 3
+    assert written(tmp_path, "chat")[-1] == service_file("default/code")
+    assert {path.name for path in tmp_path.glob("xds-*")} == {service_file("default/chat"), GATEWAY}
 
 
 def test_no_unfinished_file_remains(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_no_unfinished_file_remains(tmp_path: Path) -> None:
 
 def test_init_makes_files_that_open_no_port_for_clients_or_peers(tmp_path: Path) -> None:
     files.initialise(tmp_path, OPTIONS)
-    assert yaml.safe_load((tmp_path / "lds.json").read_text()) == {"resources": []}
+    assert yaml.safe_load((tmp_path / LISTENERS).read_text()) == {"resources": []}
 
 
 def test_init_keeps_the_last_good_configuration_but_renews_the_bootstrap(tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_a_file_that_somebody_else_changed_or_removed_is_written_again(tmp_path:
     folder = files.Folder(tmp_path)
     built = render_files(Snapshot((route("chat"),)), OPTIONS, str(tmp_path))
     folder.write(built)
-    (tmp_path / "cds.json").write_text("{}")
-    (tmp_path / "rds-client.json").unlink()
+    (tmp_path / GATEWAY).write_text("{}")
+    (tmp_path / LISTENERS).unlink()
 
-    assert folder.write(built) == ["cds.json", "rds-client.json"]
+    assert folder.write(built) == [GATEWAY, LISTENERS]
     assert folder.write(built) == []
 
 

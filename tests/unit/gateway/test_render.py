@@ -10,11 +10,12 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given
 from tests.unit.gateway.builders import AP, EU, US, route
+from tests.unit.gateway.resources import CLUSTER, ENDPOINTS, SCOPE, TABLE, changed, of_kind, served, tables
 
 from holdfast.api.route import Affinity, EngineProtocol, RegionTarget, Route, TrafficMode
 from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.render.endpoints import service_endpoints, walk
-from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, LISTENERS, OUTBOUND_TABLE, PEER_TABLE, Files, files
+from holdfast_gateway.render.files import LISTENERS, Files, Renderer, files, service_file
 from holdfast_gateway.render.spare import spares
 from holdfast_gateway.render.values import peer_cluster, seconds
 from holdfast_gateway.state import Snapshot, one_service_per_model
@@ -63,10 +64,6 @@ def tenants(draw: st.DrawFn) -> tuple[Tenant, ...]:
     return tuple(Tenant(name=name, keys=(f"key-of-{name}",), settings=draw(settings)) for name in sorted(names))
 
 
-def resources(built: Files, name: str) -> list[dict[str, Any]]:
-    return list(built[name]["resources"])
-
-
 def find(value: object, key: str) -> Iterator[Any]:
     """Every value under this key, at any depth."""
     if isinstance(value, dict):
@@ -81,31 +78,64 @@ def find(value: object, key: str) -> Iterator[Any]:
 
 def hosts(built: Files, cluster: str) -> list[tuple[int, str, str, int, int]]:
     """(priority, region, address, port, weight) of a cluster's hosts."""
-    found = []
-    for name in built:
-        if name.startswith("eds-"):
-            for assignment in resources(built, name):
-                if assignment["cluster_name"] == cluster:
-                    found += [
-                        (
-                            place.get("priority", 0),
-                            place.get("locality", {}).get("region", ""),
-                            host["endpoint"]["address"]["socket_address"]["address"],
-                            host["endpoint"]["address"]["socket_address"]["port_value"],
-                            host.get("load_balancing_weight", 1),
-                        )
-                        for place in assignment["endpoints"]
-                        for host in place["lb_endpoints"]
-                    ]
-    return found
+    assignment = served(built).get((ENDPOINTS, cluster), {"endpoints": []})
+    return [
+        (
+            place.get("priority", 0),
+            place.get("locality", {}).get("region", ""),
+            host["endpoint"]["address"]["socket_address"]["address"],
+            host["endpoint"]["address"]["socket_address"]["port_value"],
+            host.get("load_balancing_weight", 1),
+        )
+        for place in assignment["endpoints"]
+        for host in place["lb_endpoints"]
+    ]
 
 
 @given(snapshots(), st.sampled_from(ALL))
 def test_every_cluster_that_a_route_names_exists(snapshot: Snapshot, options: Options) -> None:
     built = files(snapshot, options, "/d")
-    known = {cluster["name"] for cluster in resources(built, CLUSTERS)} | {"ready"}
-    tables = [built[name] for name in (CLIENT_TABLE, PEER_TABLE, OUTBOUND_TABLE) if name in built]
-    assert set(find(tables, "cluster")) <= known
+    known = {cluster["name"] for cluster in of_kind(built, CLUSTER)} | {"ready"}
+    assert set(find(of_kind(built, TABLE), "cluster")) <= known
+
+
+@given(snapshots(), st.sampled_from(ALL))
+def test_every_cluster_has_hosts_and_every_table_a_value_that_leads_to_it(snapshot: Snapshot, options: Options) -> None:
+    built = files(snapshot, options, "/d")
+    clusters = {cluster["name"] for cluster in of_kind(built, CLUSTER) if cluster.get("type") == "EDS"}
+    assert clusters == {assignment["cluster_name"] for assignment in of_kind(built, ENDPOINTS)}
+    meant = [each["route_configuration_name"] for each in of_kind(built, SCOPE)]
+    assert sorted(meant) == sorted(each["name"] for each in of_kind(built, TABLE))
+
+
+@given(snapshots(), snapshots(), st.sampled_from(ALL))
+def test_what_is_made_after_something_else_is_the_same_as_made_at_once(
+    first: Snapshot, second: Snapshot, options: Options
+) -> None:
+    """Nothing that a file depends on is missing from what says whether it is made anew."""
+    renderer = Renderer(options, "/d")
+    renderer.files(first)
+    assert renderer.files(second) == files(second, options, "/d")
+    mixed = Snapshot(second.routes, first.engines, first.addresses, first.tenants, first.issuers)
+    assert renderer.files(mixed) == files(mixed, options, "/d")
+
+
+@given(snapshots(), st.sampled_from(ALL))
+def test_a_change_of_one_service_leaves_the_documents_of_all_others_as_they_are(
+    snapshot: Snapshot, options: Options
+) -> None:
+    renderer = Renderer(options, "/d")
+    before = renderer.files(snapshot)
+    if not snapshot.routes:
+        return
+    route, *others = snapshot.routes
+    moved = route.model_copy(update={"max_resumes": 7, "fallback": None})
+    after = renderer.files(replace(snapshot, routes=(moved, *others)))
+    near = {service_file(each.key) for each in snapshot.routes if each.fallback or each is route}
+    near |= {service_file(f"{each.namespace}/{each.fallback}") for each in snapshot.routes}
+    assert all(after[service_file(each.key)] is before[service_file(each.key)] for each in others
+               if service_file(each.key) not in near)  # fmt: skip
+    assert after[LISTENERS] is before[LISTENERS]
 
 
 @given(snapshots(), st.sampled_from(ALL))
@@ -120,7 +150,7 @@ def test_every_file_that_is_named_is_written_before_the_one_that_names_it(snapsh
 @given(snapshots())
 def test_the_peer_port_leads_to_engines_of_this_region_only(snapshot: Snapshot) -> None:
     built = files(snapshot, REGIONAL, "/d")
-    for cluster in find(built[PEER_TABLE], "cluster"):
+    for cluster in find(tables(built, "peer"), "cluster"):
         assert cluster == "ready" or cluster.startswith(("local/", "kserve/"))
     for made in snapshot.routes:
         for kind in ("local", "kserve"):
@@ -158,7 +188,7 @@ def test_no_route_has_a_time_out_per_try_and_every_cluster_has_raised_breakers(
 ) -> None:
     built = files(snapshot, options, "/d")
     assert not list(find(built, "per_try_timeout"))
-    for cluster in resources(built, CLUSTERS):
+    for cluster in of_kind(built, CLUSTER):
         if cluster["name"].startswith("spare/"):
             continue  # of other clusters, whose breakers count
         thresholds = cluster["circuit_breakers"]["thresholds"]
@@ -167,30 +197,24 @@ def test_no_route_has_a_time_out_per_try_and_every_cluster_has_raised_breakers(
 
 
 @given(snapshots(), st.sampled_from(ALL))
-def test_endpoints_change_endpoint_files_and_local_retries_only(snapshot: Snapshot, options: Options) -> None:
+def test_endpoints_change_endpoints_and_local_retries_only(snapshot: Snapshot, options: Options) -> None:
     """Else a new engine would rebuild a cluster or a listener and cut connections."""
     before = files(snapshot, options, "/d")
     after = files(replace(snapshot, engines={}), options, "/d")
-    changed = {name for name in before if before[name] != after[name]}
-    assert {name for name in changed if not name.startswith("eds-")} <= {PEER_TABLE}
+    assert all(kind == ENDPOINTS or name.startswith("peer/") for kind, name in changed(before, after))
 
 
 @given(snapshots(), snapshots())
-def test_neither_services_nor_tenants_change_the_listeners_that_carry_requests(
-    first: Snapshot, second: Snapshot
-) -> None:
+def test_neither_services_nor_tenants_change_the_listeners(first: Snapshot, second: Snapshot) -> None:
     def carriers(snapshot: Snapshot) -> list[dict[str, Any]]:
-        listeners = resources(files(snapshot, GUARDED, "/d"), LISTENERS)
-        return [listener for listener in listeners if listener["name"] != "ready"]
+        return list(files(snapshot, GUARDED, "/d")[LISTENERS]["resources"])
 
     assert carriers(first) == carriers(second)
 
 
 def test_only_engines_that_speak_http1_are_spoken_to_without_pings() -> None:
     built = files(Snapshot((route(engine_protocol=EngineProtocol.HTTP1),)), REGIONAL, "/d")
-    pings = {
-        cluster["name"]: bool(list(find(cluster, "connection_keepalive"))) for cluster in resources(built, CLUSTERS)
-    }
+    pings = {cluster["name"]: bool(list(find(cluster, "connection_keepalive"))) for cluster in of_kind(built, CLUSTER)}
     assert pings == {"local/default/chat": False, "kserve/default/chat": True, "service/default/chat": True}
 
 
@@ -215,7 +239,7 @@ def test_an_edge_tries_regions_in_order_when_one_is_active() -> None:
 def test_a_region_without_engines_forwards_to_the_others() -> None:
     built = files(Snapshot((route(local=False),)), REGIONAL, "/d")
     assert [host[:2] for host in hosts(built, "service/default/chat")] == [(0, "eu-west"), (1, "ap-south")]
-    assert not any("local/" in cluster["name"] for cluster in resources(built, CLUSTERS))
+    assert not any("local/" in cluster["name"] for cluster in of_kind(built, CLUSTER))
 
 
 def test_a_name_with_several_addresses_shares_its_regions_weight_and_one_without_keeps_its_place() -> None:
@@ -232,7 +256,7 @@ def test_a_name_with_several_addresses_shares_its_regions_weight_and_one_without
 def test_retries_within_a_region_are_bounded_by_its_engines() -> None:
     def retries(engines: int) -> int:
         snapshot = Snapshot((route(),), {"default/chat": tuple(f"10.0.0.{number}" for number in range(engines))})
-        (policy,) = set(find(files(snapshot, REGIONAL, "/d")[PEER_TABLE], "num_retries"))
+        (policy,) = set(find(tables(files(snapshot, REGIONAL, "/d"), "peer"), "num_retries"))
         return int(policy)
 
     assert [retries(engines) for engines in (0, 1, 2, 3, 9)] == [0, 0, 2, 2, 2]
@@ -291,9 +315,9 @@ def test_the_relay_can_ask_each_region_that_it_is_told_of_and_is_told_of_all_in_
     snapshot: Snapshot, options: Options
 ) -> None:
     built = files(snapshot, options, "/d")
-    known = {cluster["name"] for cluster in resources(built, CLUSTERS)}
+    known = {cluster["name"] for cluster in of_kind(built, CLUSTER)}
     for made in snapshot.routes:
-        told = built["streams.yaml"]["services"][made.key]["regions"]
+        told = built["streams.json"]["services"][made.key]["regions"]
         assert {peer_cluster(region) for region in told} <= known
         assert sorted(told) == sorted(region for _, region, *_ in hosts(built, f"service/{made.key}"))
         for region in told:
@@ -303,15 +327,15 @@ def test_the_relay_can_ask_each_region_that_it_is_told_of_and_is_told_of_all_in_
 
 def test_without_a_relay_streams_are_requests_like_others() -> None:
     built = files(Snapshot((route(),)), REGIONAL, "/d")
-    assert not [
-        name for name in built if "stream" in name or "outbound" in name or "peer-" in name.replace("rds-peer", "")
-    ]
-    assert "bool_match" not in str(built[CLIENT_TABLE])
+    assert "streams.json" not in built
+    assert not [name for kind, name in served(built) if kind == CLUSTER and name.startswith(("stream/", "peer/"))]
+    assert not tables(built, "outbound")
+    assert "bool_match" not in str(tables(built, "client"))
 
 
 def test_only_the_relay_is_spoken_to_in_plain_where_gateways_speak_tls() -> None:
     tls = Options(role=Role.REGIONAL, relay_port=9904, peer_tls="/tls")
-    for cluster in resources(files(Snapshot((route(),)), tls, "/d"), CLUSTERS):
+    for cluster in of_kind(files(Snapshot((route(),)), tls, "/d"), CLUSTER):
         if cluster["name"].startswith("stream/"):
             relay, peers = cluster["transport_socket_matches"]
             assert relay["transport_socket"]["name"] == "envoy.transport_sockets.raw_buffer"

@@ -10,11 +10,12 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given
 from tests.unit.gateway.builders import US, route
+from tests.unit.gateway.resources import CLUSTER, ENDPOINTS, TABLE, changed, of_kind, table
 
 from holdfast.api.route import RevisionShare, Route
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render import sides
-from holdfast_gateway.render.files import CLIENT_TABLE, CLUSTERS, PEER_TABLE, files
+from holdfast_gateway.render.files import files
 from holdfast_gateway.state import Snapshot, SourceRoutes, agreed_routes
 
 REGIONAL = Options(role=Role.REGIONAL)
@@ -33,7 +34,7 @@ def snapshot(made: Route, runs: dict[str, str] | None = None) -> Snapshot:
 
 def local_clusters(seen: Snapshot) -> set[str]:
     built = files(seen, REGIONAL, "/d")
-    names = {cluster["name"] for cluster in built[CLUSTERS]["resources"]}
+    names = {cluster["name"] for cluster in of_kind(built, CLUSTER)}
     return {name.removeprefix("local/default/chat") for name in names if name.startswith("local/")}
 
 
@@ -75,9 +76,7 @@ def test_engines_of_a_revision_without_weight_get_nothing_and_make_no_region_rea
 
 
 def peer_routes(seen: Snapshot) -> list[dict[str, Any]]:
-    (table,) = files(seen, REGIONAL, "/d")[PEER_TABLE]["resources"]
-    found: list[dict[str, Any]] = table["virtual_hosts"][0]["routes"]
-    return found
+    return table(files(seen, REGIONAL, "/d"), "peer", "default/chat")
 
 
 def test_a_side_with_a_single_engine_is_not_asked_again_here() -> None:
@@ -113,15 +112,15 @@ def test_an_edge_takes_routes_as_equal_whose_regions_share_differently() -> None
 def test_a_changed_revision_of_an_engine_changes_no_listener_and_a_changed_weight_the_routes_alone() -> None:
     before = files(snapshot(shared(new=5, old=95)), REGIONAL, "/d")
     after = files(snapshot(shared(new=25, old=75)), REGIONAL, "/d")
-    assert {name for name in before if before[name] != after[name]} == {PEER_TABLE}
+    assert changed(before, after) == {(TABLE, "peer/default/chat")}
     moved = replace(snapshot(shared(new=5, old=95)), revisions={"default/chat": RUNS | {"10.0.0.2": "new"}})
-    changed = files(moved, REGIONAL, "/d")
-    assert all(name.startswith("eds-") or name == PEER_TABLE for name in before if before[name] != changed[name])
+    found = changed(before, files(moved, REGIONAL, "/d"))
+    assert all(kind == ENDPOINTS or (kind, name) == (TABLE, "peer/default/chat") for kind, name in found)
 
 
 def client_actions(made: Route) -> list[dict[str, Any]]:
-    (table,) = files(snapshot(made), REGIONAL, "/d")[CLIENT_TABLE]["resources"]
-    return [each["route"] for each in table["virtual_hosts"][0]["routes"] if "route" in each]
+    routes = table(files(snapshot(made), REGIONAL, "/d"), "client", "default/chat")
+    return [each["route"] for each in routes if "route" in each]
 
 
 def test_nothing_is_asked_twice_by_default_or_while_revisions_share_the_requests() -> None:

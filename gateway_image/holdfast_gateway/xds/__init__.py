@@ -1,0 +1,1 @@
+"""The configuration of one Envoy, from files to Envoy's own protocol (incremental xDS)."""
