@@ -17,7 +17,7 @@ from holdfast_gateway import files
 from holdfast_gateway.access import Access
 from holdfast_gateway.memory import recall, remember
 from holdfast_gateway.names import Names
-from holdfast_gateway.observe import SeenEngines, read_routes, see_engines
+from holdfast_gateway.observe import ReadRoutes, SeenEngines, read_routes, see_engines
 from holdfast_gateway.options import Options, Role
 from holdfast_gateway.render.files import Renderer
 from holdfast_gateway.sources import Source
@@ -48,11 +48,12 @@ class Agent:
         self.traffic = Traffic(options, lambda: self.snapshot)
         self._directory = directory
         self._folder = files.Folder(directory)
-        self._renderer = Renderer(options, str(directory))
+        self._renderer = Renderer(options, str(directory), files.to_text)
         self._options = options
         self._changed = changed
         memory = recall(directory)
         self._last_good: dict[str, Mapping[str, Route]] = dict(memory.routes)
+        self._read: dict[str, ReadRoutes] = {}
         self._access = Access(memory)
         self._names = Names(memory.addresses, changed)
         self._started: frozenset[str] = frozenset()
@@ -87,7 +88,8 @@ class Agent:
         for source in self.sources:
             held = self._last_good.get(source.name, {})
             if source.complete:
-                read = read_routes(source.routes.objects.values(), held)
+                read = read_routes(source.routes.objects.values(), held, self._read.get(source.name))
+                self._read[source.name] = read
                 problems += read.problems
                 self._last_good[source.name] = held = read.routes
             routes = {route.key: route for _, route in sorted(held.items())}

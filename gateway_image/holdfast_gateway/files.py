@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,7 +12,6 @@ import yaml
 
 from holdfast_gateway.options import Options
 from holdfast_gateway.render.files import LISTENERS, PRIVATE, RESOURCES, Files, start_files
-from holdfast_gateway.render.values import Document
 
 Stamp = tuple[int, int, int]
 
@@ -61,50 +59,37 @@ class Folder:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._written: dict[str, tuple[Document, bytes, Stamp | None]] = {}
-        """File name → the content that it has got, and how the file looked then."""
+        self._written: dict[str, tuple[str, Stamp]] = {}
+        """File name → the text that it has got, and how the file looked then."""
 
-    def write(self, files: Files) -> list[str]:
-        """Writes what changed, then removes files of services that are gone. Returns changed names."""
-        changed = [name for name, document in files.items() if self._put(name, document)]
-        stale = {path.name for path in self._directory.iterdir() if RESOURCES.fullmatch(path.name)} - files.keys()
-        for name in sorted(stale):
-            (self._directory / name).unlink()
+    def write(self, texts: Mapping[str, str]) -> list[str]:
+        """Writes what changed, then removes files of services that are gone. Returns changed names. Raises OSError."""
+        with os.scandir(self._directory) as entries:
+            ours = [entry for entry in entries if entry.name in texts or RESOURCES.fullmatch(entry.name)]
+            present = {entry.name: stamp_of(entry.stat()) for entry in ours}
+        changed = []
+        for name, text in texts.items():
+            seen = present.get(name)
+            if seen is None or self._written.get(name) != (text, seen):
+                path = self._directory / name
+                if replace(path, text, private=name in PRIVATE):
+                    changed.append(name)
+                self._written[name] = text, stamp_of(path.stat())
+        stale = sorted(name for name in present if RESOURCES.fullmatch(name) and name not in texts)
+        for name in stale:
+            (self._directory / name).unlink(missing_ok=True)
             self._written.pop(name, None)
-        return [*changed, *sorted(stale)]
-
-    def _put(self, name: str, document: Document) -> bool:
-        path = self._directory / name
-        last, content, seen = self._written.get(name, (None, b"", None))
-        present = stamp(path)
-        if last is document and present is not None and seen == present:
-            return False
-        text = to_text(name, document)
-        wanted = hashlib.blake2b(text.encode()).digest()
-        if (content, seen) == (wanted, present) and present is not None:
-            self._written[name] = document, wanted, present
-            return False
-        changed = replace(path, text, private=name in PRIVATE)
-        self._written[name] = document, wanted, stamp(path)
-        return changed
-
-
-def stamp(path: Path) -> Stamp | None:
-    """What differs when a file was replaced or written to; None: there is none."""
-    try:
-        return stamp_of(path.stat())
-    except FileNotFoundError:
-        return None
+        return [*changed, *stale]
 
 
 def stamp_of(found: os.stat_result) -> Stamp:
-    """The same, of a file that was looked at."""
+    """What differs when a file was replaced or written to."""
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def write(directory: Path, files: Files) -> list[str]:
     """Writes a directory once, as `Folder.write`."""
-    return Folder(directory).write(files)
+    return Folder(directory).write({name: to_text(name, document) for name, document in files.items()})
 
 
 def initialise(directory: Path, options: Options) -> None:

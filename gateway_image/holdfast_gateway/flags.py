@@ -56,6 +56,8 @@ def gateway_options(command: Command) -> Command:
         click.option("--keepalive-timeout", default=DEFAULT.keepalive_timeout, show_default=True),
         click.option("--connect-timeout", default=DEFAULT.connect_timeout, show_default=True),
         click.option("--health-interval", default=DEFAULT.health_interval, show_default=True),
+        click.option("--unused-interval", default=DEFAULT.unused_interval, show_default=True,
+                     help="Between health checks of what was never used."),
         click.option("--health-timeout", default=DEFAULT.health_timeout, show_default=True),
         click.option("--unhealthy-after", default=DEFAULT.unhealthy_after, show_default=True),
         click.option("--max-body", default=DEFAULT.max_body, show_default=True, help="Bytes."),

@@ -31,6 +31,8 @@ class ReadRoutes:
     """ConfigMap (`namespace/name`) → its route, or the last good one if it cannot be read now."""
     problems: tuple[str, ...]
     """A sentence for each ConfigMap that cannot be read."""
+    read: Mapping[str, tuple[KubernetesObject, Route]] = field(default_factory=dict)
+    """ConfigMap → the object that a good route was read from, and the route."""
 
     def by_key(self) -> dict[str, Route]:
         """Route key → route."""
@@ -49,20 +51,29 @@ class SeenEngines:
     """Route key → IP address → revision, of those whose Pod has the label."""
 
 
-def read_routes(config_maps: Iterable[KubernetesObject], last_good: Mapping[str, Route]) -> ReadRoutes:
-    """Reads all routes; one that is broken is reported and its last good version stays."""
+def read_routes(
+    config_maps: Iterable[KubernetesObject], last_good: Mapping[str, Route], before: ReadRoutes | None = None
+) -> ReadRoutes:
+    """Reads all routes; one that is broken is reported and its last good version stays. What was read before from the
+    very same object is not read again."""
     routes: dict[str, Route] = {}
     problems = []
+    done = before.read if before else {}
+    read: dict[str, tuple[KubernetesObject, Route]] = {}
     for config_map in config_maps:
         name = identity(config_map)
         try:
-            routes[name] = read_route(config_map)
+            known, route = done.get(name, (None, None))
+            if route is None or known is not config_map:
+                route = read_route(config_map)
+            routes[name] = route
+            read[name] = config_map, route
         except (ValueError, TypeError, AttributeError) as error:
             kept = "its last good version stays" if name in last_good else "it is left out"
             problems.append(f"ConfigMap {name} holds no usable route, {kept}: {one_line(error)}")
             if name in last_good:
                 routes[name] = last_good[name]
-    return ReadRoutes(routes, tuple(problems))
+    return ReadRoutes(routes, tuple(problems), read)
 
 
 def read_route(config_map: KubernetesObject) -> Route:

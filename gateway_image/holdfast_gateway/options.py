@@ -50,6 +50,8 @@ class Options:
     """A connection that sends no frame for this long after a ping is closed; its requests are retried."""
     connect_timeout: float = 0.5
     health_interval: float = 0.25
+    unused_interval: float = 5.0
+    """Between two checks of a host in a cluster that has had no request so far."""
     health_timeout: float = 2.0
     """Patient, as a busy engine may answer late; what is dead or frozen is found by connections and pings."""
     unhealthy_after: int = 2

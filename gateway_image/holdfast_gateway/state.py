@@ -97,7 +97,7 @@ def agreed_routes(sources: Sequence[SourceRoutes]) -> dict[str, Route]:
                 for key, route in source.routes.items():
                     votes.setdefault(key, []).append(route)
         for key, versions in votes.items():
-            agreed.setdefault(key, most_common(versions))
+            agreed.setdefault(key, versions[0] if len(versions) == 1 else most_common(versions))
     return agreed
 
 

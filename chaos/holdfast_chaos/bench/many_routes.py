@@ -21,17 +21,15 @@ from kubernetes.config import new_client_from_config
 from holdfast.api.names import COMPONENT_LABEL, MANAGED_BY_LABEL, MANAGER, ROUTE_COMPONENT, ROUTE_KEY
 from holdfast.api.route import RegionTarget, Route
 from holdfast_chaos.edge import HOST, free_ports
-from holdfast_gateway import envoy, files
+from holdfast_gateway import files
 from holdfast_gateway.options import Options
-from holdfast_gateway.render.files import CLIENT_TABLE, ENDPOINTS_PREFIX
-from holdfast_gateway.render.files import files as render_files
-from holdfast_gateway.watches import free_instances
+from holdfast_gateway.render.files import service_file
 from holdfast_testbed.progress import Progress
 from holdfast_testbed.testbed import Testbed
 
 from .benchmark import BenchError
 from .servers import Server
-from .ways import PATH, regional_options, snapshot_of
+from .ways import PATH, gateway_command, regional_options
 
 BED = "holdfast-bench-routes"
 NAMESPACE = "default"
@@ -40,9 +38,6 @@ UNKNOWN = 404
 POLL_SECONDS = 0.002
 CHANGE_SECONDS = 120.0
 START_SECONDS = 300.0
-MOST_WATCHES = 65_536
-OTHER_WATCHES = 20
-"""Inotify instances that Envoy and the API server need besides those for each service."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Change:
     """One edit of a Route. Seconds since before the edit was sent."""
 
     written: float
-    """Until the agent had moved the new route table into place."""
+    """Until the agent had moved the service's new file into place."""
     effective: float
     """Until Envoy answered by it."""
 
@@ -63,6 +58,8 @@ class Gateway:
     options: Options
     folder: Path
     agent: psutil.Process
+    server: psutil.Process
+    """Runs Envoy and serves it what the agent writes."""
     envoy: psutil.Process
     started: float
     """Seconds from the start of agent and Envoy until Envoy knew the last service."""
@@ -74,27 +71,24 @@ class Gateway:
         begun, wall = time.monotonic(), time.time()
         self.api.patch_namespaced_config_map(name_of(number), NAMESPACE, {"data": data(self.options, number, version)})
         effective = wait_known(self.options.client_port, model, CHANGE_SECONDS) - begun
-        return Change((self.folder / CLIENT_TABLE).stat().st_mtime - wall, effective)
+        file = self.folder / service_file(f"{NAMESPACE}/{service_of(number)}")
+        return Change(file.stat().st_mtime - wall, effective)
 
 
 @contextmanager
 def open_gateway(wanted: int, progress: Progress) -> Iterator[Gateway]:
-    """Start everything with so many services, or as many as Envoy can follow here; whatever happens, end and remove all
-    of it. Raises BenchError."""
+    """Start everything with so many services; whatever happens, end and remove all of it. Raises BenchError."""
     with ExitStack() as stack:
         bed = Testbed(BED, progress)
         if bed.exists:
             bed.down()  # of a run that was killed
         stack.callback(bed.down)
         [region] = bed.up(regions=1, control_plane_only=True)
-        routes = min(wanted, most_routes(free_instances(MOST_WATCHES)))
-        if not routes:
-            raise BenchError("No inotify instances are free here: raise fs.inotify.max_user_instances.")
         api = client.CoreV1Api(stack.enter_context(new_client_from_config(str(region.kubeconfig))))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-bench-")))
         options = regional_options(free_ports(4))
-        with progress.step(f"writing {routes} routes"), ThreadPoolExecutor(WRITERS) as writers:
-            list(writers.map(lambda number: _create(api, options, number), range(routes)))
+        with progress.step(f"writing {wanted} routes"), ThreadPoolExecutor(WRITERS) as writers:
+            list(writers.map(lambda number: _create(api, options, number), range(wanted)))
         files.initialise(folder / "files", options)
         ports = ("client", "peer", "metrics", "admin")
         given = [f"--{port}-port={getattr(options, f'{port}_port')}" for port in ports]
@@ -103,22 +97,23 @@ def open_gateway(wanted: int, progress: Progress) -> Iterator[Gateway]:
         with progress.step("starting agent and Envoy"):
             begun = time.monotonic()
             running = stack.enter_context(Server("agent", agent, folder / "agent.log"))
-            process = envoy.command(envoy.Process(folder / "files", options.admin_port, concurrency=1))
-            beside = stack.enter_context(Server("Envoy", process, folder / "envoy.log"))
+            command = gateway_command(folder / "files", options)
+            beside = stack.enter_context(Server("Envoy", command, folder / "envoy.log"))
             asking = http.client.HTTPConnection(HOST, options.client_port, timeout=10)
-            beside.wait_until(lambda: _known(asking, model_of(routes - 1, 0)), START_SECONDS)
+            beside.wait_until(lambda: _all_known(asking, wanted), START_SECONDS)
             asking.close()
             started = time.monotonic() - begun
-        yield Gateway(
-            api, options, folder / "files", psutil.Process(running.pid), psutil.Process(beside.pid), started, routes
-        )
+        server = psutil.Process(beside.pid)
+        [envoy] = server.children()
+        agent_process = psutil.Process(running.pid)
+        yield Gateway(api, options, folder / "files", agent_process, server, envoy, started, wanted)
 
 
 def data(options: Options, number: int, version: int) -> dict[str, str]:
     """The content of a service's ConfigMap; versions differ in the name of the model."""
     region = RegionTarget(name="here", address=HOST, peer_port=options.peer_port)
     route = Route(
-        namespace=NAMESPACE, service=f"bench-{number:04}", model=model_of(number, version), region="here",
+        namespace=NAMESPACE, service=service_of(number), model=model_of(number, version), region="here",
         regions=(region,),
     )  # fmt: skip
     return {ROUTE_KEY: json.dumps(route.wire())}
@@ -126,23 +121,17 @@ def data(options: Options, number: int, version: int) -> dict[str, str]:
 
 def name_of(number: int) -> str:
     """Name of a service's ConfigMap."""
-    return f"bench-{number:04}-route"
+    return f"{service_of(number)}-route"
+
+
+def service_of(number: int) -> str:
+    """Name of a service."""
+    return f"bench-{number:04}"
 
 
 def model_of(number: int, version: int) -> str:
     """Name of a service's model."""
     return f"bench-{number:04}-{version}"
-
-
-def most_routes(watches: int) -> int:
-    """For how many services that many inotify instances suffice: Envoy opens one for each of its files."""
-    return max(0, (watches - OTHER_WATCHES) // watches_per_route())
-
-
-def watches_per_route() -> int:
-    """How many files of its own a service has."""
-    options = regional_options([1, 2, 3, 4])
-    return sum(name.startswith(ENDPOINTS_PREFIX) for name in render_files(snapshot_of(5, options), options, "/"))
 
 
 def wait_known(port: int, model: str, seconds: float) -> float:
@@ -157,6 +146,15 @@ def wait_known(port: int, model: str, seconds: float) -> float:
     finally:
         connection.close()
     raise BenchError(f"Envoy does not know the model {model} after {seconds:g} s.")
+
+
+def _all_known(connection: http.client.HTTPConnection, routes: int) -> bool:
+    """Whether the last one is there, and all others."""
+    if not _known(connection, model_of(routes - 1, 0)):
+        return False
+    connection.request("GET", "/v1/models")
+    response = connection.getresponse()
+    return len(json.loads(response.read())["data"]) == routes
 
 
 def _known(connection: http.client.HTTPConnection, model: str) -> bool:

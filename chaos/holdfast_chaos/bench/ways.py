@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from holdfast.api.route import RegionTarget, Route
 from holdfast_chaos.edge import HOST, free_ports
 from holdfast_gateway import envoy, files
@@ -86,14 +88,20 @@ class Starter:
         folder = self.folder / "bare"
         folder.mkdir()
         (folder / BOOTSTRAP).write_text(files.to_yaml(bare_bootstrap(port, engine_port)))
-        return self.server(BARE, _envoy(folder), Way(BARE, url_of(port), ()))
+        command = envoy.command(envoy.Process(folder, concurrency=1))
+        return self.server(BARE, command, Way(BARE, url_of(port), ()))
 
     def gateway(self, way: Way, snapshot: Snapshot, options: Options) -> Way:
         """Envoy with the files that the gateway's agent writes."""
         folder = self.files_of(way)
         files.initialise(folder, options)
         files.write(folder, render_files(snapshot, options, str(folder)))
-        return self.server(way.name, _envoy(folder), way)
+        made = self.server(way.name, gateway_command(folder, options), way)
+        # Envoy, and who serves it.
+        own = made.proxies[-1]
+        return Way(
+            made.name, made.url, (*made.proxies, *(each.pid for each in psutil.Process(own).children())), made.headers
+        )
 
     def files_of(self, way: Way) -> Path:
         """Where a gateway's files are."""
@@ -139,6 +147,12 @@ def open_ways(update: Update, litellm: Path | None) -> Iterator[list[Way]]:
 def url_of(port: int) -> str:
     """Where a server is asked."""
     return f"http://{HOST}:{port}{PATH}"
+
+
+def gateway_command(folder: Path, options: Options) -> list[str]:
+    """The product's own command that runs Envoy, with one worker, from files that are there."""
+    command = [sys.executable, "-m", "holdfast_gateway", "envoy", f"--dir={folder}", "--concurrency=1"]
+    return [*command, f"--admin-port={options.admin_port}"]
 
 
 def engine_command(port: int, app: str) -> list[str]:
@@ -192,7 +206,3 @@ def parameters() -> dict[str, Any]:
         "tenants": {"known": KNOWN_TENANTS, "requests_per_minute": REQUESTS_PER_MINUTE},
         "litellm": {"version": peer.VERSION, "workers": 1, "environment": peer.ENVIRONMENT},
     }
-
-
-def _envoy(folder: Path) -> list[str]:
-    return envoy.command(envoy.Process(folder, concurrency=1))

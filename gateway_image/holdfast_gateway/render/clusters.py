@@ -39,8 +39,6 @@ RELAY_SILENCE = 3.0
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 256 * 1024 * 1024
 """Bytes of a stream that a client may leave unread, and of all streams on one connection."""
 HEALTH_HOST = "holdfast-gateway"
-UNUSED_INTERVAL = 10.0
-"""Seconds between two checks of a healthy host in a cluster without a request so far."""
 
 
 def local(route: Route, options: Options, revision: str | None = None) -> Document:
@@ -142,16 +140,16 @@ def http_protocol(protocol: EngineProtocol, options: Options) -> Document:
 def health_check(options: Options, path: str, protocol: EngineProtocol) -> Document:
     """An HTTP check at a steady pace that asks again soon after a failure.
 
-    A host that was well is asked seldom while its cluster has never had a request: a gateway may know thousands of
-    services, and a request that meets one that died since goes on to the next.
+    Hosts of a cluster that has never had a request are asked seldom: a gateway may know thousands of services, and a
+    request that meets a host which died since goes on to the next.
     """
-    pace = seconds(options.health_interval)
+    pace, unused = seconds(options.health_interval), seconds(options.unused_interval)
     codec = "HTTP2" if protocol is EngineProtocol.H2C else "HTTP1"
     return {
         "timeout": seconds(options.health_timeout),
         "interval": pace,
-        "no_traffic_interval": pace,
-        "no_traffic_healthy_interval": seconds(max(UNUSED_INTERVAL, options.health_interval)),
+        "no_traffic_interval": unused,
+        "no_traffic_healthy_interval": unused,
         "unhealthy_interval": pace,
         "unhealthy_edge_interval": seconds(options.health_interval / 2),
         "interval_jitter_percent": 10,

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.render import clusters, door, endpoints, listeners, routes, service, tables, tls
@@ -36,6 +36,7 @@ Files = dict[str, Document]
 """File name → content, in the order of writing."""
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 
 def start_files(options: Options, directory: str) -> Files:
@@ -48,53 +49,60 @@ def start_files(options: Options, directory: str) -> Files:
 
 def files(snapshot: Snapshot, options: Options, directory: str) -> Files:
     """Everything but the bootstrap. `directory` is where Envoy will find the files: an absolute path."""
-    return Renderer(options, directory).files(snapshot)
+    return Renderer(options, directory, lambda _, document: document).files(snapshot)
 
 
-class Renderer:
-    """Makes the files of one gateway again and again. What nothing changed is the very document that it was: the time
-    for a change of one service must not grow with the services."""
+class Renderer(Generic[F]):
+    """Makes the files of one gateway again and again. What nothing changed is the very object that it was: the time for
+    a change of one service must not grow with the services."""
 
-    def __init__(self, options: Options, directory: str) -> None:
+    def __init__(self, options: Options, directory: str, finish: Callable[[str, Document], F]) -> None:
+        """`finish` makes a file of its name and its content."""
         self._options = options
         self._directory = directory
+        self._finish = finish
         self._users = service.Users()
         self._made: dict[str, tuple[object, Any]] = {}
         """What → what it was made from, and what was made."""
         self._used: set[str] = set()
 
-    def files(self, snapshot: Snapshot) -> Files:
+    def files(self, snapshot: Snapshot) -> dict[str, F]:
         """As the function of this name."""
         options, directory = self._options, self._directory
         guarded = options.auth is Auth.REQUIRED
         self._used.clear()
-        built: Files = dict(self._once("secrets", None, lambda: secrets(options)))
+        built = {name: self._file(name, None, partial(discovery, held)) for name, held in secrets(options).items()}
         made = {}
         for part in service.parts(snapshot, self._users, guarded):
-            key, name = part.route.key, service_file(part.route.key)
-            made[key], built[name] = self._once(f"service {key}", part, partial(self._service, part))
+            found, name, file = self._once(part.route.key, part, partial(self._service, part))
+            made[part.route.key], built[name] = found, file
         seen = views(snapshot.routes, snapshot.tenants if guarded else ())
         # A region has one gateway, whichever service asks for it.
         hops = {hop.region: hop for each in reversed([*made.values()]) for hop in reversed(each.hops)}
         peers = tuple(hops[region] for region in sorted(hops)) if options.relay_port else ()
-        built[GATEWAY] = self._once("rest", (seen, peers), lambda: discovery(rest(seen, peers, options, directory)))
+        built[GATEWAY] = self._file(GATEWAY, (seen, peers), lambda: discovery(rest(seen, peers, options, directory)))
         if guarded:
             who = (snapshot.tenants, snapshot.issuers)
-            found = self._once("door", who, lambda: door.resources(snapshot, options))
-            built |= {name: self._once(name, each, partial(discovery, [each])) for name, each in found.items()}
+            found_there = self._once("door", who, lambda: door.resources(snapshot, options))
+            built |= {name: self._file(name, each, partial(discovery, [each])) for name, each in found_there.items()}
         if options.role is Role.REGIONAL:
-            local = tuple(route.key for route in snapshot.routes if route.local)
-            built[listeners.READY] = self._once("ready", local, lambda: discovery([listeners.engines_ready(local)]))
+            own = tuple(route.key for route in snapshot.routes if route.local)
+            ready = listeners.READY
+            built[ready] = self._file(ready, own, lambda: discovery([listeners.engines_ready(own)]))
         if options.relay_port:
             told = {key: each.stream for key, each in made.items()}
-            built[STREAMS] = self._once("streams", told, lambda: {"services": told})
-        built[LISTENERS] = self._once("ports", None, lambda: discovery(ports(options, directory)))
+            built[STREAMS] = self._file(STREAMS, told, lambda: {"services": told})
+        built[LISTENERS] = self._file(LISTENERS, None, lambda: discovery(ports(options, directory)))
         self._made = {what: self._made[what] for what in self._used}
         return built
 
-    def _service(self, part: service.Part) -> tuple[service.Made, Document]:
-        made = service.make(part, self._options, self._directory)
-        return made, discovery(made.resources)
+    def _service(self, part: service.Part) -> tuple[service.Made, str, F]:
+        resources, made = service.make(part, self._options, self._directory)
+        name = service_file(part.route.key)
+        return made, name, self._finish(name, discovery(resources))
+
+    def _file(self, name: str, source: object, make: Callable[[], Document]) -> F:
+        return self._once(name, source, lambda: self._finish(name, make()))
 
     def _once(self, what: str, source: object, make: Callable[[], T]) -> T:
         """What was made last, if the source is the same."""
@@ -105,11 +113,10 @@ class Renderer:
         return found
 
 
-def secrets(options: Options) -> Files:
-    """Where Envoy finds its certificates."""
+def secrets(options: Options) -> dict[str, list[Document]]:
+    """File name → where Envoy finds a certificate."""
     found = tls.secrets(options.peer_tls) if options.peer_tls else {}
-    front = {tls.FRONT: tls.front_secret(options.client_tls)} if options.client_tls else {}
-    return {name: discovery(held) for name, held in (found | front).items()}
+    return found | ({tls.FRONT: tls.front_secret(options.client_tls)} if options.client_tls else {})
 
 
 def ports(options: Options, directory: str) -> list[Document]:

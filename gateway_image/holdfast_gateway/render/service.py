@@ -34,9 +34,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Made:
-    """What was made of it."""
+    """What was made of it, besides."""
 
-    resources: tuple[Document, ...]
     stream: Document
     """What the relay is told of the service."""
     hops: tuple[Hop, ...]
@@ -76,7 +75,7 @@ def parts(snapshot: Snapshot, users: Users, guarded: bool) -> Iterator[Part]:
         yield Part(seen, users.of(route.model, snapshot.tenants) if guarded else None)
 
 
-def make(part: Part, options: Options, directory: str) -> Made:
+def make(part: Part, options: Options, directory: str) -> tuple[list[Document], Made]:
     """Makes it; `directory` is where Envoy finds its files."""
     route, snapshot = part.route, part.snapshot
     hops = endpoints.hops_in_order(route, snapshot, options)
@@ -91,7 +90,7 @@ def make(part: Part, options: Options, directory: str) -> Made:
         ports.append((OUTBOUND_ROUTES, route.key, routes.outbound_table_of(route, other, options)))
     for port, asked, table in ports:
         found += [table, tables.scope(port, asked, table["name"])]
-    return Made(tuple(found), stream(route, hops), tuple(hops))
+    return found, Made(stream(route, hops), tuple(hops))
 
 
 def clusters_of(

@@ -32,6 +32,8 @@ from holdfast_gateway.tenants import Tenant
 
 DEADLINE = 30.0
 ENGINE_PORT = 8000
+TIMING = {"unused_interval": 0.25}
+"""Nobody waits for seconds until gateways that started one after the other see each other."""
 LIMITER_HEALTHY = r"^cluster\.limits\.membership_healthy$"
 
 
@@ -241,7 +243,7 @@ class Bed:
 
     def add_gateway(self, name: str, role: Role, listen: str, snapshot: Snapshot) -> None:
         """Starts one gateway with its files in place."""
-        options = replace(Options(role=role, listen=listen, admin_port=free_port()), **self.timing)
+        options = replace(Options(role=role, listen=listen, admin_port=free_port()), **TIMING | self.timing)
         if self.relay_flags is not None:
             options = replace(options, relay_port=RELAY_PORT)
         if self.limiter_flags is not None:

@@ -9,20 +9,8 @@ import pytest
 from holdfast.api.route import Route
 from holdfast_chaos.bench.benchmark import BenchError
 from holdfast_chaos.bench.cases import changes
-from holdfast_chaos.bench.many_routes import data, model_of, most_routes, watches_per_route
+from holdfast_chaos.bench.many_routes import data, model_of
 from holdfast_chaos.bench.ways import regional_options
-
-EACH = watches_per_route()
-
-
-@pytest.mark.parametrize(("watches", "routes"), [(0, 0), (20, 0), (20 + 2000 * EACH, 2000)])
-def test_there_are_as_many_services_as_envoy_can_follow(watches: int, routes: int) -> None:
-    assert most_routes(watches) == routes
-
-
-def test_a_reader_is_told_when_there_are_fewer_services_than_wanted() -> None:
-    assert changes.notes(2000, 58)[0].startswith("Only 58 services instead of 2000")
-    assert len(changes.notes(2000, 2000)) == 1
 
 
 def test_an_edit_changes_the_models_name_and_nothing_else() -> None:

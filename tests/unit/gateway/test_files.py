@@ -11,7 +11,7 @@ from tests.unit.gateway.builders import route
 from holdfast_gateway import files
 from holdfast_gateway.memory import NAME, Memory, recall, remember
 from holdfast_gateway.options import Options, Role
-from holdfast_gateway.render.files import GATEWAY, LISTENERS, service_file
+from holdfast_gateway.render.files import GATEWAY, LISTENERS, Renderer, service_file
 from holdfast_gateway.render.files import files as render_files
 from holdfast_gateway.state import Snapshot
 
@@ -71,7 +71,7 @@ def test_without_a_memory_nothing_is_known(tmp_path: Path) -> None:
 
 def test_a_file_that_somebody_else_changed_or_removed_is_written_again(tmp_path: Path) -> None:
     folder = files.Folder(tmp_path)
-    built = render_files(Snapshot((route("chat"),)), OPTIONS, str(tmp_path))
+    built = Renderer(OPTIONS, str(tmp_path), files.to_text).files(Snapshot((route("chat"),)))
     folder.write(built)
     (tmp_path / GATEWAY).write_text("{}")
     (tmp_path / LISTENERS).unlink()
@@ -82,7 +82,7 @@ def test_a_file_that_somebody_else_changed_or_removed_is_written_again(tmp_path:
 
 def test_a_file_that_could_not_be_written_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = files.Folder(tmp_path)
-    built = render_files(Snapshot((route("chat"),)), OPTIONS, str(tmp_path))
+    built = Renderer(OPTIONS, str(tmp_path), files.to_text).files(Snapshot((route("chat"),)))
     with monkeypatch.context() as broken:
         broken.setattr("os.fsync", lambda _file: (_ for _ in ()).throw(OSError("no space")))
         with pytest.raises(OSError, match="no space"):

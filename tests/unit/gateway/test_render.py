@@ -113,7 +113,7 @@ def test_what_is_made_after_something_else_is_the_same_as_made_at_once(
     first: Snapshot, second: Snapshot, options: Options
 ) -> None:
     """Nothing that a file depends on is missing from what says whether it is made anew."""
-    renderer = Renderer(options, "/d")
+    renderer = Renderer(options, "/d", lambda _, document: document)
     renderer.files(first)
     assert renderer.files(second) == files(second, options, "/d")
     mixed = Snapshot(second.routes, first.engines, first.addresses, first.tenants, first.issuers)
@@ -124,7 +124,7 @@ def test_what_is_made_after_something_else_is_the_same_as_made_at_once(
 def test_a_change_of_one_service_leaves_the_documents_of_all_others_as_they_are(
     snapshot: Snapshot, options: Options
 ) -> None:
-    renderer = Renderer(options, "/d")
+    renderer = Renderer(options, "/d", lambda _, document: document)
     before = renderer.files(snapshot)
     if not snapshot.routes:
         return
