@@ -97,11 +97,9 @@ class Starter:
         files.initialise(folder, options)
         files.write(folder, render_files(snapshot, options, str(folder)))
         made = self.server(way.name, gateway_command(folder, options), way)
-        # Envoy, and who serves it.
-        own = made.proxies[-1]
-        return Way(
-            made.name, made.url, (*made.proxies, *(each.pid for each in psutil.Process(own).children())), made.headers
-        )
+        # Who serves Envoy, and Envoy.
+        envoys = (each.pid for each in psutil.Process(made.proxies[-1]).children())
+        return Way(made.name, made.url, (*made.proxies, *envoys), made.headers)
 
     def files_of(self, way: Way) -> Path:
         """Where a gateway's files are."""

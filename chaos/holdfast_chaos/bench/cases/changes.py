@@ -69,8 +69,8 @@ def measure(setting: Setting) -> Outcome:
             figure_table(f"What {routes} services cost", cost),
         ],
         notes=[
-            "The API server, the agent, Envoy and the client share the cores of one machine. Each service has one region, "
-            "this one, and no engine: its way there is checked, and never well.",
+            "The API server, the agent, Envoy and the client share the cores of one machine. Each service has one "
+            "region, this one, and no engine there: what checks that finds it ill.",
         ],
     )
 
