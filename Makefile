@@ -92,6 +92,10 @@ bench: setup ## Measure; a table, and one JSON file each under out/bench/
 generate: setup ## Write the CRDs from the API types
 	@$(BIN)/holdfast crds --out crds --out charts/holdfast/files/crds
 
+envoy-messages: setup ## What the gateway knows of Envoy's messages, anew from the package that has all of them
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target out/xds-protos xds-protos==1.85.0
+	$(BIN)/python -m holdfast_gateway.xds.collect $(abspath out/xds-protos)
+
 requirements: setup ## Pin what the engines' images install, anew
 	for image in cpu:engine vllm:vllm; do \
 	  $(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \

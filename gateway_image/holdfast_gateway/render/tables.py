@@ -27,50 +27,49 @@ CHOOSER = "holdfast.table"
 
 LONGEST_NAME = 512
 """Bytes of a model's name that are looked up."""
-MOST_PARTS = 8
-"""How many ends of a path are tried: whether `/v2/models/a/b/infer` is about `a/b/infer`, `a/b` or `a`."""
+VERBS = ("/infer", "/ready", "/config", "/stats", "/generate", "/generate_stream", "/trace/setting")
+"""What may follow a model's name in a path of KServe's protocol and Triton's extensions; names may have slashes."""
 
 SCRIPT = """\
+local VERBS = {{ {verbs} }}
+
 local function hex(byte) return string.format("%%%02X", string.byte(byte)) end
 
-local function found(request, model)
-  if #model == 0 or #model > {longest} then return false end
-  request:headers():replace("{header}", "{port}/" .. string.gsub(model, "[^%w._~/:-]", hex))
-  request:clearRouteCache()
-  if request:metadata():get("known") then return true end
-  request:headers():replace("{header}", "{port}/{none}")
-  request:clearRouteCache()
-  return false
+local function in_path(rest)
+  local name = string.match(rest, "^(.+)/versions/[^/]+")
+  if name then return name end
+  for _, verb in ipairs(VERBS) do
+    if string.sub(rest, -#verb) == verb then return string.sub(rest, 1, -#verb - 1) end
+  end
+  return rest
 end
 
-local function named_by_grpc(metadata)
-  local fields = metadata:get("{grpc}")
-  for _, values in pairs(fields or {{}}) do
+local function in_message(metadata)
+  for _, values in pairs(metadata:get("{grpc}") or {{}}) do
     if type(values) == "table" then return values[1] end
     return values
   end
 end
 
-function envoy_on_request(request)
+local function asked(request)
   local path = request:headers():get(":path")
-  local rest = string.match(path, "^/v2/models/([^?]+)")
-  if rest then
-    for _ = 1, {parts} do
-      if found(request, rest) then return end
-      rest = string.match(rest, "^(.+)/[^/]*$")
-      if not rest then return end
-    end
-    return
-  end
-  if string.find(path, "^/v1/models") then
-    local name = string.match(path, "^/v1/models/([^?]+)")
-    if name then found(request, name) end
-    return
-  end
+  local by_kserve = string.match(path, "^/v2/models/([^?]+)")
+  if by_kserve then return in_path(by_kserve) end
+  if string.find(path, "^/v1/models") then return string.match(path, "^/v1/models/([^?]+)") end
   local metadata = request:streamInfo():dynamicMetadata()
-  local noted = metadata:get("{metadata}")
-  local model = noted and noted["model"] or named_by_grpc(metadata)
-  if type(model) == "string" then found(request, model) else request:clearRouteCache() end
+  local in_body = metadata:get("{metadata}")
+  return in_body and in_body["model"] or in_message(metadata)
+end
+
+function envoy_on_request(request)
+  local model = asked(request)
+  if type(model) == "string" and #model <= {longest} then
+    request:headers():replace("{header}", "{port}/" .. string.gsub(model, "[^%w._~/:-]", hex))
+    request:clearRouteCache()
+    if request:metadata():get("known") then return end
+    request:headers():replace("{header}", "{port}/{none}")
+  end
+  request:clearRouteCache()
 end
 """
 
@@ -111,7 +110,7 @@ def chooser(port: str, grpc: str) -> Document:
     """The filter that chooses by model; `grpc` is the namespace of what was read from a gRPC message."""
     script = SCRIPT.format(
         longest=LONGEST_NAME, header=TABLE_HEADER, port=port, none=NONE, grpc=grpc, metadata=MODEL_METADATA,
-        parts=MOST_PARTS,
+        verbs=", ".join(f'"{verb}"' for verb in VERBS),
     )  # fmt: skip
     return http_filter(CHOOSER, "lua.v3.Lua", default_source_code={"inline_string": script})
 

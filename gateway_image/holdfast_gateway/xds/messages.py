@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
-# Each import makes a message known by its type's name.
-import envoy.config.cluster.v3.cluster_pb2
-import envoy.config.endpoint.v3.endpoint_pb2
-import envoy.config.route.v3.route_pb2
-import envoy.config.route.v3.scoped_route_pb2
-import envoy.extensions.clusters.aggregate.v3.cluster_pb2
-import envoy.extensions.filters.http.cors.v3.cors_pb2
-import envoy.extensions.filters.http.lua.v3.lua_pb2
-import envoy.extensions.filters.http.transform.v3.transform_pb2
-import envoy.extensions.load_balancing_policies.maglev.v3.maglev_pb2
-import envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2
-import envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_config_pb2
-import envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2
-import envoy.extensions.transport_sockets.tls.v3.tls_pb2
-import envoy.extensions.upstreams.http.v3.http_protocol_options_pb2  # noqa: F401
-from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
-from envoy.service.discovery.v3.discovery_pb2 import Resource as Sent
-from google.protobuf.any_pb2 import Any as Packed
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message_factory import GetMessageClass
+
+DESCRIPTORS = Path(__file__).with_name("envoy.binpb")
+"""Made by `collect`, which says of which messages."""
 
 CLUSTER, ENDPOINTS, TABLE, SCOPE = (
     f"type.googleapis.com/envoy.config.{name}"
@@ -42,8 +32,6 @@ IN_ORDER = (CLUSTER, ENDPOINTS, TABLE, SCOPE)
 
 WILDCARD = "*"
 
-__all__ = ["DeltaDiscoveryRequest", "DeltaDiscoveryResponse", "Sent"]
-
 
 @dataclass(frozen=True)
 class Resource:
@@ -53,7 +41,28 @@ class Resource:
     name: str
     version: str
     """The same for the same content, in every process."""
-    body: Packed
+    body: Any
+    """Its message, packed."""
+
+
+@cache
+def pool() -> DescriptorPool:
+    """What is known of the messages; apart from what other libraries know."""
+    found = DescriptorPool()
+    for file in FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
+        found.Add(file)
+    return found
+
+
+@cache
+def message(name: str) -> Any:
+    """A message's class. Raises KeyError."""
+    return GetMessageClass(pool().FindMessageTypeByName(name))
+
+
+def discovery(name: str) -> Any:
+    """The class of one of the protocol's own messages. Raises KeyError."""
+    return message(f"envoy.service.discovery.v3.{name}")
 
 
 def resource(document: dict[str, Any]) -> Resource:
@@ -62,7 +71,7 @@ def resource(document: dict[str, Any]) -> Resource:
     if kind not in IN_ORDER or not name:
         raise ValueError(f"{kind} with the name {name!r} is none of {', '.join(IN_ORDER)}")
     try:
-        body = ParseDict(document, Packed())
+        body = ParseDict(document, message("google.protobuf.Any")(), descriptor_pool=pool())
     except ParseError as error:
         raise ValueError(f"{name}: {error}") from error
     return Resource(kind, str(name), blake2b(body.SerializeToString(), digest_size=12).hexdigest(), body)

@@ -19,7 +19,7 @@ from watchfiles import awatch
 
 from holdfast_gateway.render.bootstrap import SOCKET
 from holdfast_gateway.xds.held import Held
-from holdfast_gateway.xds.messages import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Sent
+from holdfast_gateway.xds.messages import discovery
 from holdfast_gateway.xds.stream import Message, Stream
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ async def serving(directory: Path) -> AsyncIterator[None]:
     for _ in held.refresh():
         await asyncio.sleep(0)
     server = grpc.aio.server(options=[("grpc.max_send_message_length", -1)])
-    discovery = Discovery(held)
-    server.add_generic_rpc_handlers((discovery.handler(),))
+    served = Discovery(held)
+    server.add_generic_rpc_handlers((served.handler(),))
     socket.unlink(missing_ok=True)
     before = os.umask(0o077)
     try:
@@ -54,7 +54,7 @@ async def serving(directory: Path) -> AsyncIterator[None]:
     finally:
         os.umask(before)
     await server.start()
-    following = asyncio.create_task(discovery.follow(directory))
+    following = asyncio.create_task(served.follow(directory))
     try:
         yield
     finally:
@@ -136,9 +136,8 @@ class Discovery:
 
     def handler(self) -> Any:
         """The method by its path."""
-        method = grpc.stream_stream_rpc_method_handler(
-            self.connected, DeltaDiscoveryRequest.FromString, DeltaDiscoveryResponse.SerializeToString
-        )
+        request, answer = discovery("DeltaDiscoveryRequest"), discovery("DeltaDiscoveryResponse")
+        method = grpc.stream_stream_rpc_method_handler(self.connected, request.FromString, answer.SerializeToString)
 
         class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
             def service(self, details: Any) -> Any:
@@ -149,9 +148,10 @@ class Discovery:
 
 def response(message: Message, nonce: str) -> Any:
     """The message as it travels."""
-    return DeltaDiscoveryResponse(
+    sent = discovery("Resource")
+    return discovery("DeltaDiscoveryResponse")(
         type_url=message.kind,
         nonce=nonce,
-        resources=[Sent(name=each.name, version=each.version, resource=each.body) for each in message.resources],
+        resources=[sent(name=each.name, version=each.version, resource=each.body) for each in message.resources],
         removed_resources=message.removed,
     )

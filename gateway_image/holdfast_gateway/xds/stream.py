@@ -30,15 +30,18 @@ class Message:
 class Interest:
     """One kind of resource on one connection."""
 
+    answered: bool = False
+    """Whoever asks for all waits to hear that there is nothing, too."""
     all: bool = False
     names: set[str] = field(default_factory=set)
     """Wanted by name."""
     has: dict[str, str] = field(default_factory=dict)
     """Name → version of what Envoy has."""
 
-    def wants(self, name: str) -> bool:
-        """Whether a resource concerns this Envoy."""
-        return self.all or name in self.names
+    def forget(self, name: str) -> None:
+        """Which version of it Envoy has, if any."""
+        if name in self.has:
+            self.has[name] = ""
 
 
 class Stream:
@@ -65,7 +68,7 @@ class Stream:
             else:
                 interest.names.add(name)
                 if name not in has:
-                    interest.has.pop(name, None)  # whoever asks again is answered again
+                    interest.forget(name)  # whoever asks again is answered again
 
     def due(self, held: Mapping[str, Mapping[str, Resource]]) -> Iterator[Message]:
         """What has to be sent, in order: nothing is removed before what names it has changed or is gone."""
@@ -79,6 +82,9 @@ class Stream:
             removed = tuple(name for name in interest.has if name not in found)
             if kind == CLUSTER:
                 self._ask_again(changed)
+            if interest.all and not interest.answered and not changed:
+                yield Message(kind)
+            interest.answered = True
             for start in range(0, len(changed), AT_ONCE):
                 some = tuple(changed[start : start + AT_ONCE])
                 interest.has.update((each.name, each.version) for each in some)
@@ -95,4 +101,4 @@ class Stream:
         clusters, endpoints = self._interests[CLUSTER], self._interests.get(ENDPOINTS)
         for each in changed:
             if endpoints is not None and each.name in clusters.has:
-                endpoints.has.pop(each.name, None)
+                endpoints.forget(each.name)

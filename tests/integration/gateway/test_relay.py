@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from tests.integration.gateway.bed import status_of, wait_for
 from tests.integration.gateway.outbound_stand_in import (
     DONE,
@@ -48,7 +47,7 @@ class Bench:
         """What the agent tells."""
         service = {"regions": list(regions), "maxResumes": resumes, "progressTimeoutSeconds": progress}
         unfinished = self.folder / "new"
-        unfinished.write_text(yaml.safe_dump({"services": {SERVICE: service}}))
+        unfinished.write_text(json.dumps({"services": {SERVICE: service}}))
         unfinished.replace(self.folder / STREAMS)
 
     async def start(self, *flags: str, **scripts: Any) -> Bench:
@@ -333,7 +332,7 @@ async def test_the_agents_changes_are_followed_and_a_broken_file_changes_nothing
     assert "error" in (await bench.ask()).text
     bench.describe(("us", "eu"))
     assert told(await bench.ask())[0] == "abcd"
-    (bench.folder / STREAMS).write_text("services: [")
+    (bench.folder / STREAMS).write_text('{"services": [')
     assert told(await bench.ask())[0] == "abcd"
 
 
