@@ -94,7 +94,7 @@ generate: setup ## Write the CRDs from the API types
 
 envoy-messages: setup ## What the gateway knows of Envoy's messages, anew from the package that has all of them
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target out/xds-protos xds-protos==1.85.0
-	$(BIN)/python -m holdfast_gateway.xds.collect $(abspath out/xds-protos)
+	$(BIN)/python -m holdfast_gateway.envoy_api.collect $(abspath out/xds-protos)
 
 requirements: setup ## Pin what the engines' images install, anew
 	for image in cpu:engine vllm:vllm; do \

@@ -117,4 +117,4 @@ def refuse(response: Any, verdict: Verdict) -> None:
     wait = math.floor(verdict.window.wait(verdict.question.limit)) + 1
     response.overall_code = OVER_LIMIT
     response.response_headers_to_add.add(key="retry-after", value=str(wait))
-    response.dynamic_metadata.fields.add(key="over").value.text = verdict.question.what
+    response.dynamic_metadata.fields["over"].string_value = verdict.question.what

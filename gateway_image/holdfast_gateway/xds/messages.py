@@ -1,20 +1,14 @@
-"""Envoy's messages: from their JSON form, as files hold them, to what travels to Envoy."""
+"""Resources: from their JSON form, as files hold them, to what travels to Envoy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import ParseDict, ParseError
-from google.protobuf.message_factory import GetMessageClass
 
-DESCRIPTORS = Path(__file__).with_name("envoy.binpb")
-"""Made by `collect`, which says of which messages."""
+from holdfast_gateway.envoy_api.messages import message, pool
 
 CLUSTER, ENDPOINTS, TABLE, SCOPE = (
     f"type.googleapis.com/envoy.config.{name}"
@@ -43,21 +37,6 @@ class Resource:
     """The same for the same content, in every process."""
     body: Any
     """Its message, packed."""
-
-
-@cache
-def pool() -> DescriptorPool:
-    """What is known of the messages; apart from what other libraries know."""
-    found = DescriptorPool()
-    for file in FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
-        found.Add(file)
-    return found
-
-
-@cache
-def message(name: str) -> Any:
-    """A message's class. Raises KeyError."""
-    return GetMessageClass(pool().FindMessageTypeByName(name))
 
 
 def discovery(name: str) -> Any:

@@ -13,8 +13,9 @@ from tests.unit.gateway.resources import served
 from tests.unit.gateway.test_golden import CASES, DIRECTORY, built
 
 from holdfast_gateway import files
+from holdfast_gateway.envoy_api.messages import message
 from holdfast_gateway.xds.held import Held
-from holdfast_gateway.xds.messages import CLUSTER, ENDPOINTS, IN_ORDER, SCOPE, TABLE, Resource, message, resource
+from holdfast_gateway.xds.messages import CLUSTER, ENDPOINTS, IN_ORDER, SCOPE, TABLE, Resource, resource
 from holdfast_gateway.xds.stream import AT_ONCE, Message, Stream
 
 NAMES = st.sampled_from(["a", "b", "c"])

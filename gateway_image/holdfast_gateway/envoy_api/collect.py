@@ -33,6 +33,8 @@ NEEDED = (
     "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2:HttpProtocolOptions",
     "envoy.service.discovery.v3.discovery_pb2:DeltaDiscoveryRequest",
     "envoy.service.discovery.v3.discovery_pb2:DeltaDiscoveryResponse",
+    "envoy.service.ratelimit.v3.rls_pb2:RateLimitRequest",
+    "envoy.service.ratelimit.v3.rls_pb2:RateLimitResponse",
 )
 """Module and message."""
 
