@@ -28,6 +28,8 @@ from holdfast_gateway.state import Snapshot
 log = logging.getLogger(__name__)
 
 PERIOD_SECONDS = 0.5
+REST = 10
+"""How many times as long as a look takes it is waited for the next: Envoy looks through all of its counters."""
 WINDOW_SECONDS = 10.0
 TIMEOUT_SECONDS = 2.0
 STATS = rf"^(vhost\.{PEER_ROUTES}\.vcluster\.|cluster\.local/.*\.upstream_(rq_active|cx_none_healthy)$)"
@@ -148,7 +150,8 @@ class Traffic:
             while True:
                 started = time.monotonic()
                 await self._look(session)
-                await asyncio.sleep(max(0.05, PERIOD_SECONDS - (time.monotonic() - started)))
+                took = time.monotonic() - started
+                await asyncio.sleep(max(PERIOD_SECONDS - took, REST * took))
 
     async def _look(self, session: aiohttp.ClientSession) -> None:
         snapshot = self._known()
@@ -174,7 +177,7 @@ class Traffic:
     async def _envoy(self, session: aiohttp.ClientSession) -> dict[str, Counted] | None:
         url = f"http://127.0.0.1:{self._options.admin_port}/stats"
         try:
-            async with session.get(url, params={"filter": STATS, "format": "json"}) as answer:
+            async with session.get(url, params={"filter": STATS, "format": "json", "usedonly": ""}) as answer:
                 return read_stats(await answer.json(content_type=None))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError) as error:
             log.debug("Envoy's counters cannot be read: %s", error)

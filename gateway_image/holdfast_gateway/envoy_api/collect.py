@@ -25,6 +25,7 @@ NEEDED = (
     "envoy.extensions.filters.http.cors.v3.cors_pb2:CorsPolicy",
     "envoy.extensions.filters.http.lua.v3.lua_pb2:LuaPerRoute",
     "envoy.extensions.filters.http.transform.v3.transform_pb2:TransformConfig",
+    "envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2:LeastRequest",
     "envoy.extensions.load_balancing_policies.maglev.v3.maglev_pb2:Maglev",
     "envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2:PreviousHostsPredicate",
     "envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_config_pb2:PreviousPrioritiesConfig",

@@ -56,7 +56,8 @@ def hashed(made: Document, route: Route) -> Document:
 
 
 def looked_up(cluster: Document, route: Route) -> Document:
-    """The cluster of engines, with a table if the service wants it. Requests without a hash go to any engine."""
+    """The cluster of engines, with a table if the service wants it, in place of its other way to choose. Requests
+    without a hash go to any engine."""
     if route.affinity is None:
         return cluster
     table = typed(
@@ -69,5 +70,4 @@ def looked_up(cluster: Document, route: Route) -> Document:
         },
     )
     policy = {"typed_extension_config": {"name": "envoy.load_balancing_policies.maglev", "typed_config": table}}
-    kept = {name: value for name, value in cluster.items() if name != "lb_policy"}
-    return kept | {"load_balancing_policy": {"policies": [policy]}}
+    return cluster | {"load_balancing_policy": {"policies": [policy]}}

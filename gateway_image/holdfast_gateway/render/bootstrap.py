@@ -43,6 +43,7 @@ def bootstrap(options: Options, listeners_file: str, socket: str) -> Document:
             }
         ],
         "layered_runtime": {"layers": [{"name": "holdfast", "static_layer": runtime}]},
+        "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "overload_manager": {"resource_monitors": [connections(options)]},
         "dynamic_resources": {
             "lds_config": file_source(listeners_file),

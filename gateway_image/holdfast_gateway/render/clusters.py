@@ -47,7 +47,7 @@ def local(route: Route, options: Options, revision: str | None = None) -> Docume
     Without a healthy engine of a revision its requests go elsewhere, not to engines that look unhealthy: there may be a
     region with better ones, and after all regions the cluster of all engines is asked.
     """
-    cluster = upstream(local_cluster(route.key, revision), options, route.engine_protocol)
+    cluster = least_busy(upstream(local_cluster(route.key, revision), options, route.engine_protocol))
     if revision is not None:
         cluster["common_lb_config"]["healthy_panic_threshold"] = {"value": 0}
     cluster = affinity.looked_up(cluster, route)
@@ -57,7 +57,7 @@ def local(route: Route, options: Options, revision: str | None = None) -> Docume
 def service(route: Route, options: Options) -> Document:
     """All regions' gateways."""
     cluster = upstream(service_cluster(route.key), options, EngineProtocol.H2C)
-    return cluster | {"health_checks": [health_check(options, ready_path(route.key), EngineProtocol.H2C)]}
+    return cluster | {"health_checks": [gateway_check(options, ready_path(route.key))]}
 
 
 def stream(route: Route, options: Options) -> Document:
@@ -79,7 +79,7 @@ def stream(route: Route, options: Options) -> Document:
             "timeout": seconds(max(options.keepalive_timeout, RELAY_SILENCE)),
         },
     }
-    return cluster | {"health_checks": [health_check(options, ready_path(route.key), EngineProtocol.H2C)]}
+    return cluster | {"health_checks": [gateway_check(options, ready_path(route.key))]}
 
 
 def peer(region: str, options: Options) -> Document:
@@ -117,6 +117,15 @@ def upstream(name: str, options: Options, protocol: EngineProtocol) -> Document:
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http_protocol(protocol, options)
         },
     )
+
+
+def least_busy(cluster: Document) -> Document:
+    """The cluster, of whose hosts always the one with the fewest requests is taken: engines are few and their requests
+    long. By default Envoy compares two by chance, which may be the same one twice."""
+    policy = typed("extensions.load_balancing_policies.least_request.v3.LeastRequest", selection_method="FULL_SCAN")
+    chosen = {"typed_extension_config": {"name": "envoy.load_balancing_policies.least_request", "typed_config": policy}}
+    kept = {name: value for name, value in cluster.items() if name != "lb_policy"}
+    return kept | {"load_balancing_policy": {"policies": [chosen]}}
 
 
 def open_breaker(priority: str) -> Document:
@@ -159,6 +168,16 @@ def health_check(options: Options, path: str, protocol: EngineProtocol) -> Docum
         # Else the host name would be the cluster's, whose slashes HTTP/2 servers refuse.
         "http_health_check": {"host": HEALTH_HOST, "path": path, "codec_client_type": codec},
     }
+
+
+def gateway_check(options: Options, path: str) -> Document:
+    """A check of a gateway, which answers at once: it gets as long as a ping where requests travel.
+
+    By HTTP/1.1, as Envoy would ping on the checks' own connections too, four times a second for each way.
+    """
+    check = health_check(options, path, EngineProtocol.HTTP1)
+    patience = min(options.health_timeout, options.keepalive_interval + options.keepalive_timeout)
+    return check | {"timeout": seconds(patience), "tls_options": {"alpn_protocols": ["http/1.1"]}}
 
 
 def outlier_detection(options: Options) -> Document:

@@ -18,7 +18,7 @@ from holdfast.api.names import ENGINE_GRPC_PORT
 from holdfast.api.route import EngineProtocol, Route
 from holdfast_gateway.options import Options
 from holdfast_gateway.render.answers import View, with_headers
-from holdfast_gateway.render.clusters import upstream
+from holdfast_gateway.render.clusters import least_busy, upstream
 from holdfast_gateway.render.endpoints import assignment
 from holdfast_gateway.render.values import (
     Document,
@@ -136,7 +136,7 @@ def unknown(who: list[Document], models: Sequence[str]) -> list[Document]:
 def cluster(route: Route, options: Options, revision: str | None = None) -> Document:
     """This region's engines by gRPC. Without health checks of its own: whether they live is asked at their other port,
     and one that refuses or is gone costs a retry beside it."""
-    return upstream(kserve_cluster(route.key, revision), options, EngineProtocol.H2C)
+    return least_busy(upstream(kserve_cluster(route.key, revision), options, EngineProtocol.H2C))
 
 
 def endpoints(route: Route, local: Document, revision: str | None = None) -> Document:

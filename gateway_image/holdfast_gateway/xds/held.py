@@ -6,8 +6,8 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 from holdfast_gateway.files import Stamp, stamp_of
 from holdfast_gateway.render.files import RESOURCES
@@ -28,8 +28,8 @@ class Held:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._stamps: dict[str, Stamp] = {}
-        self._files: dict[str, dict[Place, tuple[dict[str, Any], Resource]]] = {}
-        """File → what it holds, with the JSON form."""
+        self._files: dict[str, dict[Place, tuple[bytes, Resource]]] = {}
+        """File → what it holds, each with a digest of its JSON form: those forms take ten times the memory."""
         self._owners: dict[Place, dict[str, Resource]] = {}
         """What several files hold for a moment counts as the latest has it: it is on its way from one to the other."""
         self.resources: dict[str, dict[str, Resource]] = {kind: {} for kind in IN_ORDER}
@@ -56,12 +56,13 @@ class Held:
     def _read(self, name: str, stamp: Stamp) -> bool:
         self._stamps[name] = stamp
         before = self._files.get(name, {})
-        found: dict[Place, tuple[dict[str, Any], Resource]] = {}
+        found: dict[Place, tuple[bytes, Resource]] = {}
         try:
             for document in json.loads((self._directory / name).read_text())["resources"]:
                 place = (str(document.get("@type")), str(document.get("cluster_name") or document.get("name")))
+                digest = blake2b(json.dumps(document).encode()).digest()
                 known = before.get(place)
-                found[place] = known if known and known[0] == document else (document, resource(document))
+                found[place] = known if known and known[0] == digest else (digest, resource(document))
         except FileNotFoundError:
             del self._stamps[name]  # gone since: seen with the next look
             return False
@@ -70,7 +71,7 @@ class Held:
             return False
         return self._take(name, found)
 
-    def _take(self, name: str, found: Mapping[Place, tuple[dict[str, Any], Resource]]) -> bool:
+    def _take(self, name: str, found: Mapping[Place, tuple[bytes, Resource]]) -> bool:
         """A file's new content. Returns whether it differs."""
         before = self._files.get(name, {})
         self._files[name] = dict(found)
