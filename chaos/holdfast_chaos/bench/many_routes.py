@@ -154,7 +154,8 @@ def _all_known(connection: http.client.HTTPConnection, routes: int) -> bool:
         return False
     connection.request("GET", "/v1/models")
     response = connection.getresponse()
-    return len(json.loads(response.read())["data"]) == routes
+    text = response.read()
+    return response.status == 200 and len(json.loads(text)["data"]) == routes
 
 
 def _known(connection: http.client.HTTPConnection, model: str) -> bool:

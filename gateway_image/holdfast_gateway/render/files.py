@@ -1,9 +1,9 @@
 """All of Envoy's files for one snapshot, in the order in which they must be written.
 
 What grows with the services is in files whose names begin with `xds-`: one for each service, and one for the rest. The
-process that runs Envoy serves it what they hold, in the order in which one thing names another. Envoy follows the other
-files itself; what they name is written before them. Routes come before what tells tenants' limits, and that before
-their keys: a tenant that can enter is known inside.
+process that runs Envoy serves it what they hold, in the order in which one thing names another, and then lets it have
+the listeners. Envoy follows the other files itself; what they name is written before them. Routes come before what
+tells tenants' limits, and that before their keys: a tenant that can enter is known inside.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from holdfast_gateway.render.values import Document
 from holdfast_gateway.state import Snapshot
 
 BOOTSTRAP = "bootstrap.yaml"
-LISTENERS = "lds.json"
+LISTENERS = "listeners.json"
+FOLLOWED_LISTENERS = "lds.json"
+"""The same, once Envoy can have all that they lead to: no port opens before what it serves is known."""
 GATEWAY = "xds-gateway.json"
 RESOURCES = re.compile(r"xds-.+\.json")
 """Names of the files that Envoy is served."""
@@ -43,7 +45,7 @@ def start_files(options: Options, directory: str) -> Files:
     """What Envoy needs before anything is known: no client and no peer port, so nobody counts on it yet."""
     return {
         LISTENERS: discovery([]),
-        BOOTSTRAP: bootstrap(options, f"{directory}/{LISTENERS}", f"{directory}/{SOCKET}"),
+        BOOTSTRAP: bootstrap(options, f"{directory}/{FOLLOWED_LISTENERS}", f"{directory}/{SOCKET}"),
     }
 
 

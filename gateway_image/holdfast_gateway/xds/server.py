@@ -17,7 +17,9 @@ from typing import Any
 import grpc
 from watchfiles import awatch
 
+from holdfast_gateway.files import replace
 from holdfast_gateway.render.bootstrap import SOCKET
+from holdfast_gateway.render.files import FOLLOWED_LISTENERS, LISTENERS
 from holdfast_gateway.xds.held import Held
 from holdfast_gateway.xds.messages import discovery
 from holdfast_gateway.xds.stream import Message, Stream
@@ -39,11 +41,9 @@ async def serving(directory: Path) -> AsyncIterator[None]:
     socket = directory / SOCKET
     if len(os.fsencode(socket)) > LONGEST_PATH:
         raise OSError(f"{socket} is too long for a socket's path, which has {LONGEST_PATH} bytes at most")
-    held = Held(directory)
-    for _ in held.refresh():
-        await asyncio.sleep(0)
+    served = Discovery(directory)
+    await served.look()
     server = grpc.aio.server(options=[("grpc.max_send_message_length", -1)])
-    served = Discovery(held)
     server.add_generic_rpc_handlers((served.handler(),))
     socket.unlink(missing_ok=True)
     before = os.umask(0o077)
@@ -54,7 +54,7 @@ async def serving(directory: Path) -> AsyncIterator[None]:
     finally:
         os.umask(before)
     await server.start()
-    following = asyncio.create_task(served.follow(directory))
+    following = asyncio.create_task(served.follow())
     try:
         yield
     finally:
@@ -68,33 +68,42 @@ async def serving(directory: Path) -> AsyncIterator[None]:
 class Discovery:
     """Tells every connected Envoy what changed."""
 
-    def __init__(self, held: Held) -> None:
-        self._held = held
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._held = Held(directory)
         self._changed = asyncio.Condition()
         self._changes = 0
 
-    async def follow(self, directory: Path) -> None:
+    async def follow(self) -> None:
         """Looks at the files whenever one changed, until cancelled."""
         while True:
             try:
                 watch = awatch(
-                    directory, watch_filter=None, recursive=False, debounce=SETTLE_MILLISECONDS,
+                    self._directory, watch_filter=None, recursive=False, debounce=SETTLE_MILLISECONDS,
                     step=STEP_MILLISECONDS, rust_timeout=int(1000 * LOOK_SECONDS), yield_on_timeout=True,
                 )  # fmt: skip
-                await self._refresh()
+                await self.look()
                 async for _ in watch:
-                    await self._refresh()
+                    await self.look()
             except OSError as error:
-                log.error("%s cannot be followed, looking again in %g s: %s", directory, LOOK_SECONDS, error)
+                log.error("%s cannot be followed, looking again in %g s: %s", self._directory, LOOK_SECONDS, error)
                 await asyncio.sleep(LOOK_SECONDS)
 
-    async def _refresh(self) -> None:
+    async def look(self) -> None:
+        """Takes up what changed, and then lets Envoy have the listeners. Raises OSError.
+
+        The listeners are written last: whatever those lead to that were there before is among what is read after.
+        """
+        listeners = self._directory / LISTENERS
+        text = listeners.read_text() if listeners.exists() else None
         for changed in self._held.refresh():
             if changed:
                 async with self._changed:
                     self._changes += 1
                     self._changed.notify_all()
             await asyncio.sleep(0)
+        if text is not None:
+            replace(self._directory / FOLLOWED_LISTENERS, text)
 
     async def connected(self, requests: AsyncIterator[Any], context: Any) -> None:
         """One Envoy, for as long as it is connected."""

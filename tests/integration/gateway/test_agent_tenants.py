@@ -72,7 +72,7 @@ async def test_while_secrets_cannot_be_read_the_door_stays_as_it_is(tmp_path: Pa
     async with agent_of(tmp_path, Role.REGIONAL, server, auth=Auth.REQUIRED) as agent:
         await eventually(lambda: agent.sources[0].routes.complete, "routes are known")
         assert keys(tmp_path) is None
-        assert yaml.safe_load((tmp_path / "lds.json").read_text()) == {"resources": []}
+        assert yaml.safe_load((tmp_path / "listeners.json").read_text()) == {"resources": []}
         await server.put("Secret", secret("acme", api_key=ONE))
         await server.set_broken()
         await eventually(lambda: keys(tmp_path) == {ONE: "acme"}, "the tenant is known")

@@ -34,7 +34,7 @@ def test_envoy_accepts_the_golden_files(golden: Path, tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     certificates.authority(tmp_path / "tls")
     certificates.certificate(tmp_path / "tls")
-    listeners = len(yaml.safe_load((tmp_path / "lds.json").read_text())["resources"])
+    listeners = len(yaml.safe_load((tmp_path / "listeners.json").read_text())["resources"])
     found = Gateway(tmp_path, options, gateway(tmp_path, options.admin_port))
     found.server.start()
     try:

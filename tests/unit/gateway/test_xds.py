@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from tests.unit.gateway.test_golden import CASES, DIRECTORY, built
 
 from holdfast_gateway import files
 from holdfast_gateway.envoy_api.messages import message
+from holdfast_gateway.render.files import FOLLOWED_LISTENERS, LISTENERS
+from holdfast_gateway.xds.held import AT_ONCE as AT_ONCE_READ
 from holdfast_gateway.xds.held import Held
 from holdfast_gateway.xds.messages import CLUSTER, ENDPOINTS, IN_ORDER, SCOPE, TABLE, Resource, resource
+from holdfast_gateway.xds.server import Discovery
 from holdfast_gateway.xds.stream import AT_ONCE, Message, Stream
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -60,7 +64,7 @@ def look(held: Held) -> bool:
 def test_files_are_followed_and_only_what_differs_is_new(tmp_path: Path) -> None:
     held = Held(tmp_path)
     put(tmp_path, "one", cluster("a"), cluster("b"))
-    (tmp_path / "lds.json").write_text("not for here")
+    (tmp_path / "listeners.json").write_text("not for here")
     assert look(held)
     first = dict(held.resources[CLUSTER])
     assert set(first) == {"a", "b"}
@@ -206,3 +210,18 @@ def test_many_resources_travel_in_several_messages() -> None:
     stream.take(CLUSTER, (), (), {})
     sent = [*stream.due(held_of(cluster={str(number): "1" for number in range(2 * AT_ONCE + 1)}))]
     assert [len(each.resources) for each in sent] == [AT_ONCE, AT_ONCE, 1]
+
+
+async def test_listeners_are_passed_on_after_all_that_was_written_before_them(tmp_path: Path) -> None:
+    served = Discovery(tmp_path)
+    await served.look()
+    assert not (tmp_path / FOLLOWED_LISTENERS).exists()
+    for number in range(3 * AT_ONCE_READ):
+        put(tmp_path, str(number), cluster(f"c{number}"))
+    (tmp_path / LISTENERS).write_text("ports")
+    looking = asyncio.create_task(served.look())
+    while not looking.done():
+        assert not (tmp_path / FOLLOWED_LISTENERS).exists()
+        await asyncio.sleep(0)
+    assert (tmp_path / FOLLOWED_LISTENERS).read_text() == "ports"
+    assert len(served._held.resources[CLUSTER]) == 3 * AT_ONCE_READ
