@@ -13,6 +13,8 @@ from holdfast.telemetry.options import tracing_options
 from holdfast_gateway.options import Auth, Options, Role
 from holdfast_gateway.relay.search import Patience
 
+MOST_CONTENT = 65_536
+"""Bytes of a body in a record: with escapes both still fit into a line of the spool."""
 Command = Callable[..., Any]
 DEFAULT = Options(role=Role.REGIONAL)
 PATIENCE = Patience()
@@ -79,6 +81,9 @@ def gateway_options(command: Command) -> Command:
                      help="Of a tenant without a limit of its own; needs --limits and --ledger; default: no limit."),
         click.option("--ledger", default=DEFAULT.ledger, metavar="DIR", callback=absolute,
                      help="Where a record of each request is spooled; default: nowhere."),
+        click.option("--ledger-content", default=DEFAULT.ledger_content, metavar="BYTES",
+                     type=click.IntRange(min=0, max=MOST_CONTENT),
+                     help="Of each request's body and of its answer that its record holds; default: none."),
         click.option("--limits", default=DEFAULT.limits, metavar="HOST:PORT", callback=host_and_port,
                      help="The service that counts for all gateways; default: each counts for itself."),
         click.option("--limits-timeout", default=DEFAULT.limits_timeout, show_default=True,
@@ -132,6 +137,8 @@ def read_options(flags: dict[str, Any]) -> Options:
     names = {field.name for field in fields(Options)}
     given = {name: value for name, value in flags.items() if name in names}
     options = Options(**given | {"role": Role(flags["role"]), "auth": Auth(flags["auth"])})
+    if options.ledger_content and not options.ledger:
+        raise click.UsageError("--ledger-content is about the records of --ledger: give that as well")
     if options.limits and options.auth is not Auth.REQUIRED:
         raise click.UsageError("--limits is about tenants: give --auth=Required as well")
     if options.tokens_per_minute and not (options.limits and options.ledger):

@@ -77,6 +77,8 @@ class Options:
     """Prompts and answers together, of a tenant without a limit of its own; 0: none. Needs `limits` and `ledger`."""
     ledger: str = ""
     """Folder where one record of each request of a client is spooled; empty for none."""
+    ledger_content: int = 0
+    """How many bytes of each request's body and of its answer are in its record; 0: none."""
     limits: str = ""
     """HOST:PORT of the rate limit service that counts for all gateways; empty: each gateway counts for itself."""
     limits_timeout: float = 0.05

@@ -17,6 +17,7 @@
 {{- if $gateway.relay.enabled }}{{ $options = append $options "--relay-port=9904" }}{{ end -}}
 {{- $ledger := $gateway.ledger -}}
 {{- if $ledger.enabled }}{{ $options = append $options "--ledger=/var/spool/holdfast" }}{{ end -}}
+{{- if and $ledger.enabled $ledger.contentBytes }}{{ $options = append $options (printf "--ledger-content=%d" (int $ledger.contentBytes)) }}{{ end -}}
 {{- if $auth.tokensPerMinute -}}
 {{- if not (and $limits.enabled $ledger.enabled) }}{{ fail "gateway.auth.tokensPerMinute needs gateway.limits.enabled, which counts tokens, and gateway.ledger.enabled, where they are found" }}{{ end -}}
 {{- $options = append $options (printf "--tokens-per-minute=%v" (int64 $auth.tokensPerMinute)) -}}

@@ -68,6 +68,10 @@ class Record:
     """How often a stream was continued by another engine."""
     attempts: int
     gateway: str
+    request: str | None = None
+    """The beginning of its body, where the gateway is told to record it."""
+    response: str | None = None
+    """The beginning of the answer's body as the client got it; of a stream its events."""
 
     def line(self) -> bytes:
         """As one line of JSON."""
@@ -155,6 +159,8 @@ def record_of(fields: Fields, gateway: str, outcome: Outcome) -> Record:
         resumed=whole(fields.get("resumed")) or 0,
         attempts=whole(fields.get("attempts")) or 0,
         gateway=gateway,
+        request=text(fields.get("request")),
+        response=text(fields.get("response")),
     )
 
 

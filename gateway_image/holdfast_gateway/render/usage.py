@@ -25,6 +25,9 @@ USAGE_METADATA = "holdfast.usage"
 `total_tokens`, as numbers, and `error` of a stream that ended with one."""
 SPOOL_FILE = "envoy.jsonl"
 
+CONTENT_METADATA = "holdfast.content"
+"""Namespace of the dynamic metadata that holds the beginnings of `request` and `response`, where they are recorded."""
+
 SCRIPT = f"""
 local NAMES = {{"prompt_tokens", "completion_tokens", "total_tokens"}}
 local OVERLAP = 64
@@ -36,10 +39,13 @@ end
 
 function envoy_on_response(handle)
   if handle:headers():get(":status") ~= "200" then return end
+  local keep = keeper and keeper()
   local stream = (handle:headers():get("content-type") or ""):find("text/event-stream", 1, true)
   local rest = ""
   for chunk in handle:bodyChunks() do
-    local text = rest .. chunk:getBytes(0, chunk:length())
+    local bytes = chunk:getBytes(0, chunk:length())
+    if keep then keep(handle, bytes) end
+    local text = rest .. bytes
     if text:find('_tokens"', 1, true) then
       for _, name in ipairs(NAMES) do
         for count in text:gmatch('"' .. name .. '"%s*:%s*(%d+)%s*[,}}]') do
@@ -49,6 +55,41 @@ function envoy_on_response(handle)
     end
     if stream and text:find('data: {{"error"', 1, true) then note(handle, "error", true) end
     rest = text:sub(-OVERLAP)
+  end
+  if keep then keep(handle, nil) end
+end
+"""
+CONTENT_SCRIPT = """
+local function beginning(text)
+  if #text <= {most} then return text end
+  -- Not in the middle of a character.
+  return (text:sub(1, {most}):gsub("[\\192-\\255][\\128-\\191]*$", ""))
+end
+
+local function content(handle, name, text)
+  handle:streamInfo():dynamicMetadata():set("{namespace}", name, beginning(text))
+end
+
+function envoy_on_request(handle)
+  local kind = handle:headers():get("content-type") or ""
+  -- Of gRPC nothing may be held back until it is whole.
+  if kind:find("application/grpc", 1, true) == 1 then return end
+  local body = handle:body()
+  if body then content(handle, "request", body:getBytes(0, math.min(body:length(), {most} + 1))) end
+end
+
+-- Noted whenever there is twice as much, so that what is cut off is not lost and what is long not noted too often.
+local function keeper()
+  local parts, length, noted = {{}}, 0, 0
+  return function(handle, bytes)
+    if bytes and length <= {most} then
+      parts[#parts + 1] = bytes
+      length = length + #bytes
+    end
+    if length > 2 * noted or (not bytes and length > noted) then
+      content(handle, "response", table.concat(parts))
+      noted = length
+    end
   end
 end
 """
@@ -91,20 +132,24 @@ def number(options: Options) -> list[Document]:
 
 
 def read_usage(options: Options) -> list[Document]:
-    """Notes what an answer tells of its tokens."""
+    """Notes what an answer tells of its tokens; if told to, also how request and answer begin."""
     if not options.ledger:
         return []
-    return [http_filter("usage", "lua.v3.Lua", default_source_code={"inline_string": SCRIPT})]
+    script = SCRIPT
+    if options.ledger_content:
+        script = CONTENT_SCRIPT.format(most=options.ledger_content, namespace=CONTENT_METADATA) + SCRIPT
+    return [http_filter("usage", "lua.v3.Lua", default_source_code={"inline_string": script})]
 
 
 def spool(options: Options) -> list[Document]:
     """The access log that is the spool: one line for each request with an id."""
     if not options.ledger:
         return []
+    content = {name: f"%DYNAMIC_METADATA({CONTENT_METADATA}:{name})%" for name in ("request", "response")}
     numbered = {"header_filter": {"header": {"name": RECORD_HEADER, "present_match": True}}}
     log = typed(
         "extensions.access_loggers.file.v3.FileAccessLog",
         path=f"{options.ledger}/{SPOOL_FILE}",
-        log_format={"json_format": FIELDS},
+        log_format={"json_format": FIELDS | (content if options.ledger_content else {})},
     )
     return [{"name": "envoy.access_loggers.file", "filter": numbered, "typed_config": log}]

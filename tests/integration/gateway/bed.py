@@ -182,6 +182,8 @@ class Bed:
     """Of the gateways' processes."""
     ledger: bool = False
     """Whether every gateway spools records, in the folder `ledger` beside its files."""
+    ledger_content: int = 0
+    """Bytes of each request and answer in a record."""
     limiter_flags: tuple[str, ...] | None = None
     """With flags, if only (), every gateway has a limiter of its own."""
     route_fields: dict[str, Any] = field(default_factory=dict)
@@ -250,7 +252,7 @@ class Bed:
             options = replace(options, limits=f"{listen}:{LIMITER_PORT}")
         directory = self.folder / name
         if self.ledger:
-            options = replace(options, ledger=str(directory / "ledger"))
+            options = replace(options, ledger=str(directory / "ledger"), ledger_content=self.ledger_content)
         files.initialise(directory, options)
         flags = ("--settle", "0.5", *self.envoy_flags)
         made = Gateway(directory, options, gateway(directory, options.admin_port, *flags, env=self.env))

@@ -66,6 +66,7 @@ VALUES: dict[str, dict[str, Any]] = {
                 "enabled": True,
                 "sink": "file:///var/lib/holdfast-usage",
                 "spoolSize": 64,
+                "contentBytes": 4096,
                 "volume": {"persistentVolumeClaim": {"claimName": "usage"}},
             },
         },

@@ -73,6 +73,7 @@ CASES = {
     ),
     "access-log": case(replace(EDGE, access_log=True), route(regions=(US,))),
     "ledger": case(replace(RELAYED, access_log=True, ledger=f"{DIRECTORY}/ledger"), route(regions=(US, EU))),
+    "ledger-with-content": case(replace(EDGE, ledger=f"{DIRECTORY}/ledger", ledger_content=4096), route(regions=(US,))),
     "tenants": (replace(case(RELAYED, route("chat"), route("code"))[0], tenants=TENANTS), GUARDED),
     "tenants-with-tokens": (
         replace(case(EDGE, route(regions=(US,)))[0], tenants=TENANTS, issuers=ISSUERS),
