@@ -1,4 +1,4 @@
-"""`holdfast-gateway usage`: what the records in a folder come to."""
+"""`holdfast-gateway usage`: what the records of a folder or of a stream come to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ import click
 from holdfast_gateway.ledger.record import Record, loaded, moment
 from holdfast_gateway.ledger.sinks.file import PREFIX
 from holdfast_gateway.ledger.sinks.places import folder
+from holdfast_gateway.ledger.sinks.port import SinkUnavailable
 from holdfast_gateway.ledger.totals import COLUMNS, By, Total, totals
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -23,7 +25,7 @@ Groups = Mapping[tuple[str, ...], Total]
 
 
 @click.command("usage")
-@click.argument("place", metavar="FOLDER")
+@click.argument("place", metavar="PLACE")
 @click.option(
     "--since",
     default="",
@@ -35,40 +37,62 @@ Groups = Mapping[tuple[str, ...], Total]
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 def usage(place: str, since: str, by: str, output: str) -> None:
-    """Add up the records in a folder (a path, or the ledger's file:///FOLDER). A request counts once."""
+    """Add up the records at PLACE: a folder, or what the ledger's --sink names (file:///FOLDER, nats://HOST:4222/STREAM).
+    A request counts once."""
     try:
         kinds = [By(name.strip()) for name in by.split(",")]
         start = when(since, datetime.now(UTC)) if since else None
-        path = folder(place) if place.startswith("file:") else Path(place)
+        reader = Reader(source(place))
     except ValueError as error:
         raise click.UsageError(f"{error}; see --help") from error
-    if not path.is_dir():
-        raise click.ClickException(f"{path} is no folder: give the one that the ledger's --sink names")
-    reader = Reader(path)
-    found = totals(reader.records(start), kinds)
+    try:
+        found = totals(reader.records(start), kinds)
+    except SinkUnavailable as error:
+        raise click.ClickException(str(error)) from error
     click.echo({"table": table, "json": as_json, "csv": as_csv}[output](kinds, found), nl=False)
     if reader.broken:
         click.echo(f"{reader.broken} lines are no records and were left out.", err=True)
 
 
-class Reader:
-    """The records of a folder, as they came; `broken` lines are left out."""
+Lines = Callable[[datetime | None], Iterator[bytes]]
+"""The lines of a place, from those of a moment on; some elder ones may be among them."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+
+def source(place: str) -> Lines:
+    """The lines at a place. Raises ValueError for an address that is none, click.ClickException for no folder."""
+    if place.startswith(("nats:", "tls:")):
+        from holdfast_gateway.ledger.sinks.nats import NatsReader  # nats-py: for these alone
+
+        return NatsReader(place).lines
+    path = folder(place) if place.startswith("file:") else Path(place)
+    if not path.is_dir():
+        raise click.ClickException(f"{path} is no folder: give the one that the ledger's --sink names")
+    return partial(lines_of, path)
+
+
+def lines_of(directory: Path, since: datetime | None) -> Iterator[bytes]:
+    """The lines of a folder's files; a file holds no record that began after its day."""
+    for path in sorted(directory.glob(f"{PREFIX}*.jsonl")):
+        named = DAY.fullmatch(path.name)
+        if named and since is not None and date.fromisoformat(named[1]) < since.date():
+            continue
+        with path.open("rb") as lines:
+            yield from lines
+
+
+class Reader:
+    """The records of a place, as they came; `broken` lines are left out."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
         self.broken = 0
 
     def records(self, since: datetime | None) -> Iterator[Record]:
-        """Those that began at `since` or later; a file holds none that began after its day."""
-        for path in sorted(self._directory.glob(f"{PREFIX}*.jsonl")):
-            named = DAY.fullmatch(path.name)
-            if named and since is not None and date.fromisoformat(named[1]) < since.date():
-                continue
-            with path.open("rb") as lines:
-                for line in lines:
-                    record = self._record(line)
-                    if record is not None and (since is None or moment(record.time) >= since):
-                        yield record
+        """Those that began at `since` or later."""
+        for line in self._lines(since):
+            record = self._record(line)
+            if record is not None and (since is None or moment(record.time) >= since):
+                yield record
 
     def _record(self, line: bytes) -> Record | None:
         try:

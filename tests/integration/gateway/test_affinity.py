@@ -143,7 +143,7 @@ def entry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """An edge before what stands in for a region's gateway and shows what that would get."""
     folder = tmp_path_factory.mktemp("entry")
     bed = Bed(folder, regions={"us": 1}, route_fields={"affinity": Affinity(prefix_bytes=LONG)})
-    region: Server = engine("us", bed.address("us", 1), 8081, Path(folder))
+    region: Server = engine("us", bed.address("us", 1), 8081, Path(folder), http="auto")
     try:
         region.start()
         bed.add_gateway("edge", Role.EDGE, f"127.{bed.number}.250.1", bed.edge_snapshot())

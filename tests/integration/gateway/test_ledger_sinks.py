@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import nats as nats_client
 import pytest
-from tests.integration.gateway.nats import Nats
+from click.testing import CliRunner
+from tests.integration.gateway.nats import SUBJECT, Nats
 from tests.integration.gateway.records import Kept, once
 from tests.unit.gateway.test_ledger_record import envoy
 
-from holdfast_gateway.ledger.record import Record
+from holdfast_gateway.__main__ import main
+from holdfast_gateway.ledger.record import Record, stamp
 from holdfast_gateway.ledger.sinks.file import append
 from holdfast_gateway.ledger.sinks.places import sink
 from holdfast_gateway.ledger.sinks.port import Sink, SinkUnavailable
@@ -62,7 +68,6 @@ def some(*names: str) -> list[Record]:
 
 async def in_thread(work: Callable[[], Any]) -> Any:
     """The tests' own client of NATS runs a loop of its own."""
-    import asyncio
 
     return await asyncio.to_thread(work)
 
@@ -74,6 +79,49 @@ async def test_what_is_acknowledged_is_kept_as_it_was_given(place: Place) -> Non
     kept = await in_thread(place.kept)
     assert [record["id"] for record in kept] == ["a", "b", "c"]
     assert kept[0]["tokens_out"] == 4
+
+
+def usage(nats: Nats, *options: str) -> list[Any]:
+    """What `holdfast-gateway usage` makes of the stream."""
+    done = CliRunner().invoke(main, ["usage", nats.sink, "--by", "tenant", "-o", "json", *options])
+    assert done.exit_code == 0, done.output
+    return list(json.loads(done.stdout))
+
+
+def test_the_records_of_a_stream_are_added_up_where_they_are(nats_program: str, tmp_path: Path) -> None:
+    nats = Nats(nats_program, tmp_path / "nats")
+    nats.start()
+    try:
+        nats.make_stream()
+        assert usage(nats) == []
+        many = some(*map(str, range(1200)))
+        old = replace(many[0], time="2020-01-02T03:04:05.000Z")
+        new = replace(many[1], id="new", time=stamp(datetime.now(UTC)))
+
+        async def fill() -> None:
+            made = sink(nats.sink, "gw")
+            await made.write([old, *many[1:], new])
+            await made.close()
+
+        asyncio.run(fill())
+        asyncio.run(publish(nats, b"no record"))
+        for _ in range(2):  # whoever reads takes nothing away
+            (all_of_them,) = usage(nats)
+            assert (all_of_them["tenant"], all_of_them["requests"]) == ("acme", 1201)
+        (late,) = usage(nats, "--since", "1h")
+        assert late["requests"] == 1
+        assert usage(nats, "--since", "2999-01-01") == []
+    finally:
+        nats.server.kill()
+    done = CliRunner().invoke(main, ["usage", nats.sink])
+    assert (done.exit_code, "NATS stream usage at" in done.output) == (1, True)
+
+
+async def publish(nats: Nats, text: bytes) -> None:
+    """What somebody else writes into the stream."""
+    connection = await nats_client.connect(f"nats://127.0.0.1:{nats.port}")
+    await connection.jetstream().publish(SUBJECT, text)
+    await connection.close()
 
 
 async def test_what_is_given_twice_counts_once(place: Place) -> None:
