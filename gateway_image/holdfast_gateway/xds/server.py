@@ -31,6 +31,8 @@ SETTLE_MILLISECONDS, STEP_MILLISECONDS = 20, 5
 """How long files that are written together may take; how often it is looked whether they are."""
 LOOK_SECONDS = 5.0
 """After so long the files are looked at though nobody told of a change."""
+BLIND_SECONDS = 1.0
+"""The same while nobody can tell."""
 LONGEST_PATH = 107
 """Bytes of a socket's path (unix(7))."""
 
@@ -76,18 +78,22 @@ class Discovery:
 
     async def follow(self) -> None:
         """Looks at the files whenever one changed, until cancelled."""
+        trouble = ""
         while True:
             try:
+                await self.look()
                 watch = awatch(
                     self._directory, watch_filter=None, recursive=False, debounce=SETTLE_MILLISECONDS,
                     step=STEP_MILLISECONDS, rust_timeout=int(1000 * LOOK_SECONDS), yield_on_timeout=True,
                 )  # fmt: skip
-                await self.look()
                 async for _ in watch:
                     await self.look()
-            except OSError as error:
-                log.error("%s cannot be followed, looking again in %g s: %s", self._directory, LOOK_SECONDS, error)
-                await asyncio.sleep(LOOK_SECONDS)
+                    trouble = ""
+            except (OSError, RuntimeError) as error:  # the latter where the kernel gives no inotify instance
+                if trouble != str(error):
+                    trouble = str(error)
+                    log.error("%s cannot be watched, looking every %g s: %s", self._directory, BLIND_SECONDS, error)
+                await asyncio.sleep(BLIND_SECONDS)
 
     async def look(self) -> None:
         """Takes up what changed, and then lets Envoy have the listeners. Raises OSError.

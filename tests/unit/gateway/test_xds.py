@@ -16,6 +16,7 @@ from tests.unit.gateway.test_golden import CASES, DIRECTORY, built
 from holdfast_gateway import files
 from holdfast_gateway.envoy_api.messages import message
 from holdfast_gateway.render.files import FOLLOWED_LISTENERS, LISTENERS
+from holdfast_gateway.xds import server
 from holdfast_gateway.xds.held import AT_ONCE as AT_ONCE_READ
 from holdfast_gateway.xds.held import Held
 from holdfast_gateway.xds.messages import CLUSTER, ENDPOINTS, IN_ORDER, SCOPE, TABLE, Resource, resource
@@ -225,3 +226,18 @@ async def test_listeners_are_passed_on_after_all_that_was_written_before_them(tm
         await asyncio.sleep(0)
     assert (tmp_path / FOLLOWED_LISTENERS).read_text() == "ports"
     assert len(served._held.resources[CLUSTER]) == 3 * AT_ONCE_READ
+
+
+async def test_without_a_watch_changes_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Too many open files")
+
+    monkeypatch.setattr(server, "awatch", refuse)
+    monkeypatch.setattr(server, "BLIND_SECONDS", 0.01)
+    served = Discovery(tmp_path)
+    following = asyncio.create_task(served.follow())
+    put(tmp_path, "one", cluster("a"))
+    async with asyncio.timeout(10):
+        while not served._held.resources[CLUSTER]:
+            await asyncio.sleep(0.01)
+    following.cancel()
