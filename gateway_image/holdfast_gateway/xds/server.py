@@ -29,10 +29,8 @@ log = logging.getLogger(__name__)
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 SETTLE_MILLISECONDS, STEP_MILLISECONDS = 20, 5
 """How long files that are written together may take; how often it is looked whether they are."""
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 """After so long the files are looked at though nobody told of a change."""
-BLIND_SECONDS = 1.0
-"""The same while nobody can tell."""
 LONGEST_PATH = 107
 """Bytes of a socket's path (unix(7))."""
 
@@ -92,8 +90,8 @@ class Discovery:
             except (OSError, RuntimeError) as error:  # the latter where the kernel gives no inotify instance
                 if trouble != str(error):
                     trouble = str(error)
-                    log.error("%s cannot be watched, looking every %g s: %s", self._directory, BLIND_SECONDS, error)
-                await asyncio.sleep(BLIND_SECONDS)
+                    log.error("%s cannot be watched, looking every %g s: %s", self._directory, LOOK_SECONDS, error)
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
         """Takes up what changed, and then lets Envoy have the listeners. Raises OSError.
