@@ -65,14 +65,14 @@ def model_list(who: list[Document], models: Sequence[str]) -> list[Document]:
     """The same for one view."""
     listing = json.dumps({"object": "list", "data": [card(model) for model in models]})
     return [
-        direct(get("/v1/models", who), 200, listing),
+        direct(get({"path": "/v1/models"}, who), 200, listing),
         direct(with_headers({"prefix": "/v1/models/"}, who), 404, unknown(models)),
     ]
 
 
 def model_card(who: list[Document], model: str) -> Document:
-    """`GET /v1/models/NAME`."""
-    return direct(get(f"/v1/models/{model}", who), 200, json.dumps(card(model)))
+    """`GET /v1/models/NAME`, in the table that was chosen by that name."""
+    return direct(get({"prefix": "/v1/models/"}, who), 200, json.dumps(card(model)))
 
 
 def card(model: str) -> Document:
@@ -127,9 +127,9 @@ def metadata(key: str, value: Document) -> Document:
     return {"filter": MODEL_METADATA, "path": [{"key": key}], "value": value}
 
 
-def get(path: str, who: list[Document]) -> Document:
-    """Matches GET of one path."""
-    return {"path": path, "headers": [{"name": ":method", "string_match": {"exact": "GET"}}, *who]}
+def get(path: Document, who: list[Document]) -> Document:
+    """Matches GET."""
+    return with_headers(path, [{"name": ":method", "string_match": {"exact": "GET"}}, *who])
 
 
 def with_headers(match: Document, headers: list[Document]) -> Document:

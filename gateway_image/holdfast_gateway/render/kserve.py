@@ -84,10 +84,10 @@ def descriptors() -> bytes:
 
 
 def client_routes(route: Route, who: list[Document], to_service: Document) -> list[Document]:
-    """The routes of one service for requests with the headers `who`; `to_service` is the one of OpenAI's API."""
-    path = {"safe_regex": {"regex": rf"/v2/models/{re.escape(route.model)}(/.*)?"}}
+    """The routes of one service, in the table that was chosen by the model of path or message, for requests with the
+    headers `who`; `to_service` is the one of OpenAI's API."""
     return [
-        to_service | {"match": with_headers(path, who)},
+        to_service | {"match": with_headers({"prefix": "/v2/models/"}, who)},
         *(grpc(to_service, with_headers(of_message(field, route.model), who)) for field in fields()),
     ]
 

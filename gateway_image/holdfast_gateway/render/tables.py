@@ -35,6 +35,10 @@ local VERBS = {{ {verbs} }}
 
 local function hex(byte) return string.format("%%%02X", string.byte(byte)) end
 
+local function plain(text)
+  return (string.gsub(text, "%%(%x%x)", function(byte) return string.char(tonumber(byte, 16)) end))
+end
+
 local function in_path(rest)
   local name = string.match(rest, "^(.+)/versions/[^/]+")
   if name then return name end
@@ -54,8 +58,8 @@ end
 local function asked(request)
   local path = request:headers():get(":path")
   local by_kserve = string.match(path, "^/v2/models/([^?]+)")
-  if by_kserve then return in_path(by_kserve) end
-  if string.find(path, "^/v1/models") then return string.match(path, "^/v1/models/([^?]+)") end
+  if by_kserve then return plain(in_path(by_kserve)) end
+  if string.find(path, "^/v1/models") then return plain(string.match(path, "^/v1/models/([^?]+)") or "") end
   local metadata = request:streamInfo():dynamicMetadata()
   local in_body = metadata:get("{metadata}")
   return in_body and in_body["model"] or in_message(metadata)
@@ -63,7 +67,7 @@ end
 
 function envoy_on_request(request)
   local model = asked(request)
-  if type(model) == "string" and #model <= {longest} then
+  if type(model) == "string" and #model > 0 and #model <= {longest} then
     request:headers():replace("{header}", "{port}/" .. string.gsub(model, "[^%w._~/:-]", hex))
     request:clearRouteCache()
     if request:metadata():get("known") then return end

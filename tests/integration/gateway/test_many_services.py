@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -65,19 +67,29 @@ def answers(gateway: Gateway, model: str) -> bool:
     return ask(gateway, model).status_code == 200
 
 
+def followed(process: int) -> int:
+    """How many inotify instances it has."""
+    found = 0
+    for each in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found += "inotify" in str(each.readlink())
+    return found
+
+
 def test_all_are_served_and_envoy_follows_a_handful_of_files(bed: Bed, gateway: Gateway) -> None:
     for number in (0, 1, SERVICES // 2, SERVICES - 1):
         model = f"org/Model {number:03}"
         wait_for(lambda model=model: answers(gateway, model), "its engine is known")
         assert ask(gateway, model).json()["model"] == model
-        assert httpx.get(f"{gateway.url}/v1/models/{model}", timeout=10).json()["id"] == model
+        assert httpx.get(f"{gateway.url}/v1/models/{quote(model)}", timeout=10).json()["id"] == model
+        assert httpx.get(f"{gateway.url}/v1/models/{quote(model, safe='')}", timeout=10).json()["id"] == model
+        assert httpx.get(f"{gateway.url}/v1/models/{quote(model)}x", timeout=10).status_code == 404
         wait_for(
             lambda number=number: status_of(f"{gateway.peer_url}/ready/default/s{number:03}") == 200, "it is ready"
         )
     assert status_of(f"{gateway.peer_url}/ready/default/nobody") == 503
     assert ask(gateway, "org/Model 300").status_code == 404
-    followed = [each for each in Path(f"/proc/{gateway.envoy_pid()}/fd").iterdir() if "inotify" in str(each.readlink())]
-    assert len(followed) < 16
+    assert followed(gateway.envoy_pid()) < 16
 
 
 def test_models_change_hands_in_one_step(bed: Bed, gateway: Gateway) -> None:

@@ -47,14 +47,14 @@ def test_a_request_reaches_a_service_exactly_for_the_tenants_that_may_use_its_mo
 
 def names_model(match: dict[str, Any]) -> bool:
     """Whether a route is for one model."""
-    return "dynamic_metadata" in match or match.get("safe_regex", {}).get("regex", "").startswith("/v2/models/")
+    return "dynamic_metadata" in match or match.get("prefix") == "/v2/models/"
 
 
 def opens(match: dict[str, Any], model: str, tenant: str) -> bool:
     """Whether a route takes requests for the model from the tenant, by any protocol."""
     return admits(match, tenant) and (
         model in [value for noted in find(match, "value") for value in find(noted, "exact")]
-        or bool(re.fullmatch(match.get("safe_regex", {}).get("regex", ""), f"/v2/models/{model}/infer"))
+        or match.get("prefix") == "/v2/models/"
     )
 
 
