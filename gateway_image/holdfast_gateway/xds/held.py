@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -37,8 +38,7 @@ class Held:
 
     def refresh(self) -> Iterator[bool]:
         """Reads what changed, some files at a time; each turn tells whether anything did. Raises OSError."""
-        with os.scandir(self._directory) as entries:
-            present = {each.name: stamp_of(each.stat()) for each in entries if RESOURCES.fullmatch(each.name)}
+        present = self._present()
         changed = [name for name, stamp in present.items() if self._stamps.get(name) != stamp]
         # First what came and changed: what moved from one file to another is never gone.
         for start in range(0, len(changed), AT_ONCE):
@@ -52,6 +52,15 @@ class Held:
                 self._take(name, {})
                 del self._files[name]
             yield True
+
+    def _present(self) -> dict[str, Stamp]:
+        found = {}
+        with os.scandir(self._directory) as entries:
+            for each in entries:
+                if RESOURCES.fullmatch(each.name):
+                    with suppress(FileNotFoundError):  # gone since
+                        found[each.name] = stamp_of(each.stat())
+        return found
 
     def _read(self, name: str, stamp: Stamp) -> bool:
         self._stamps[name] = stamp
@@ -67,6 +76,8 @@ class Held:
             del self._stamps[name]  # gone since: seen with the next look
             return False
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, OSError):
+                del self._stamps[name]  # tried again, whether it changes or not
             log.error("%s cannot be read, what it held last stays: %s", self._directory / name, error)
             return False
         return self._take(name, found)

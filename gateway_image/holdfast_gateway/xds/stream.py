@@ -93,7 +93,7 @@ class Stream:
                 removals.append(Message(kind, removed=removed))
         for message in reversed(removals):
             for name in message.removed:
-                del self._interests[message.kind].has[name]
+                self._interests[message.kind].has.pop(name, None)  # it may have been given up meanwhile
             yield message
 
     def _ask_again(self, changed: list[Resource]) -> None:

@@ -189,6 +189,18 @@ def test_a_cluster_that_changed_gets_its_endpoints_again_and_a_new_one_when_it_a
     assert told([*stream.due(held)]) == [("Cluster", ["a"], []), ("ClusterLoadAssignment", ["a"], [])]
 
 
+def test_what_is_given_up_while_it_is_taken_away_is_no_trouble() -> None:
+    stream = Stream()
+    stream.take(CLUSTER, ("a",), (), {})
+    stream.take(SCOPE, ("s",), (), {})
+    assert len([*stream.due(held_of(cluster={"a": "1"}, scope={"s": "1"}))]) == 2
+    sending = stream.due(held_of())
+    assert next(sending).removed == ("s",)
+    stream.take(CLUSTER, (), ("a",), {})  # Envoy's word crosses ours
+    assert [each.removed for each in sending] == [("a",)]
+    assert not [*stream.due(held_of())]
+
+
 def test_who_asks_for_all_hears_that_there_is_nothing_once() -> None:
     stream = Stream()
     stream.take(CLUSTER, (), (), {})
