@@ -36,6 +36,8 @@ CLUSTER = "config.cluster.v3.Cluster"
 UNLIMITED = 1_000_000
 RELAY_SILENCE = 3.0
 """Seconds after which a relay that does not answer a ping is given up."""
+RELAY_INTERVAL = 0.5
+"""Seconds between two checks of a relay that has not been well so far: streams that begin meanwhile are not kept."""
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 256 * 1024 * 1024
 """Bytes of a stream that a client may leave unread, and of all streams on one connection."""
 HEALTH_HOST = "holdfast-gateway"
@@ -79,7 +81,8 @@ def stream(route: Route, options: Options) -> Document:
             "timeout": seconds(max(options.keepalive_timeout, RELAY_SILENCE)),
         },
     }
-    return cluster | {"health_checks": [gateway_check(options, ready_path(route.key))]}
+    check = gateway_check(options, ready_path(route.key))
+    return cluster | {"health_checks": [check | {"no_traffic_interval": seconds(RELAY_INTERVAL)}]}
 
 
 def peer(region: str, options: Options) -> Document:
