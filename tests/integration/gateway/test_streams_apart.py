@@ -14,12 +14,14 @@ import pytest
 from tests.integration.gateway import certificates
 from tests.integration.gateway.bed import Bed, status_of, wait_for
 from tests.integration.gateway.conftest import MakeEngine
-from tests.integration.gateway.processes import Server, vllm
+from tests.integration.gateway.processes import RELAY_PORT, Server, relay, vllm
 from tests.integration.gateway.streaming import CHAT, COMPLETION, DEADLINE, ask, metric
 
 from holdfast.api.route import EngineProtocol
+from holdfast_gateway.options import Role
 
 pytestmark = pytest.mark.integration
+STREAM = "cluster.stream/default/chat"
 
 KILL = pytest.param(Server.kill, id="killed")
 FREEZE = pytest.param(Server.freeze, id="frozen")
@@ -118,3 +120,16 @@ def test_streams_of_plain_vllm_go_on_also_when_it_hangs(
     assert got.text == whole.text[: whole.text.find(stop)]
     assert (got.seen()["reasons"], got.ended, got.seen()["frames"]) == (["stop"], True, 1)
     assert ": resumed from us in eu" in got.raw or whole.text.find(stop) < 14
+
+
+def test_a_relay_that_comes_up_after_envoy_is_found_though_nothing_was_asked_so_far(
+    make_bed: Callable[..., Bed],
+) -> None:
+    bed = make_bed(regions={"us": 1}, timing={"relay_port": RELAY_PORT, "unused_interval": 600.0})
+    bed.add_gateway("us", Role.REGIONAL, bed.address("us", 1), bed.snapshot("us"))
+    gateway = bed.gateways["us"]
+    wait_for(lambda: status_of(f"{gateway.url}/ready") == 200, "Envoy is up")
+    wait_for(lambda: gateway.stat(rf"^{STREAM}\.health_check\.failure$") > 0, "it has looked for the relay in vain")
+    gateway.relay = relay(gateway.directory, gateway.options.listen)
+    gateway.relay.start()
+    wait_for(lambda: gateway.stat(rf"^{STREAM}\.health_check\.healthy$") == 1, "the relay is found")
