@@ -7,6 +7,7 @@ cannot be read never empties a gateway. What was last good is remembered on disk
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -132,5 +133,7 @@ class Agent:
             return
         self.written_at = time.monotonic()
         if changed:
+            if not self.writes:
+                gc.freeze()  # what is known first stays for the most part: a search through all of it holds changes up
             self.writes += 1
             log.info("wrote %s", ", ".join(changed))
