@@ -90,7 +90,7 @@ async def supervise(process: Process, stop: asyncio.Event) -> None:
 
 
 async def keep_running(process: Process, stop: asyncio.Event) -> None:
-    """The same, for whoever serves it otherwise."""
+    """The same without serving it."""
     loop = asyncio.get_running_loop()
     pause = RESTART_FIRST
     stopping = asyncio.create_task(stop.wait())

@@ -48,8 +48,9 @@ def collect(folder: str) -> FileDescriptorSet:
         module, _, name = each.partition(":")
         visit(getattr(import_module(module), name).DESCRIPTOR, found)
     files: dict[str, FileDescriptorProto] = {}
-    for name in sorted({each.file.name for each in found.values()}):
-        add(next(each.file for each in found.values() if each.file.name == name), found, files)
+    needed = {each.file.name: each.file for each in found.values()}
+    for name in sorted(needed):
+        add(needed[name], found, files)
     return FileDescriptorSet(file=files.values())
 
 
@@ -81,11 +82,9 @@ def add(file: FileDescriptor, found: dict[str, Any], files: dict[str, FileDescri
     file.CopyToProto(whole)
     # Extensions of options are not needed, as there are no options.
     made = FileDescriptorProto(name=whole.name, package=whole.package, syntax=whole.syntax)
-    made.message_type.extend(kept(each, file.package, found) for each in whole.message_type)
+    messages = (each for each in whole.message_type if f"{file.package}.{each.name}" in found)
+    made.message_type.extend(kept(each, file.package, found) for each in messages)
     made.enum_type.extend(each for each in whole.enum_type if f"{file.package}.{each.name}" in found)
-    for message in [*made.message_type]:
-        if f"{file.package}.{message.name}" not in found:
-            made.message_type.remove(message)
     needed = {
         other.file.name: other.file
         for name, kind in found.items()

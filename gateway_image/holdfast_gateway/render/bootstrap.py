@@ -6,6 +6,9 @@ from holdfast_gateway.options import Options
 from holdfast_gateway.render import clusters, limits, listeners, tracing
 from holdfast_gateway.render.values import ADS, XDS_CLUSTER, Document, file_source, socket_address, typed
 
+SOCKET = "xds.sock"
+"""Where Envoy is served its resources, in its directory."""
+
 LARGEST_PATTERN = 1_000_000
 RUNTIME = {
     # Instructions of a compiled pattern. By default Envoy refuses more than 100: the names of some ten tenants.
@@ -21,10 +24,6 @@ def connections(options: Options) -> Document:
         max_active_downstream_connections=options.max_connections,
     )
     return {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": limit}
-
-
-SOCKET = "xds.sock"
-"""Where Envoy is served its resources, in its directory."""
 
 
 def bootstrap(options: Options, listeners_file: str, socket: str) -> Document:

@@ -68,8 +68,8 @@ def stream(route: Route, options: Options) -> Document:
     What a client has not read yet counts against the window of its stream and of the connection that it shares: a small
     one for streams and a large one for connections, so that clients that do not read hold up nobody else.
 
-    Pings are given more time than elsewhere: the relay stands beside Envoy, where a death is told at once, and a busy
-    machine is no reason to cut all of its streams.
+    Pings and checks are given more time than elsewhere: the relay stands beside Envoy, where a death is told at once,
+    and a busy machine is no reason to cut all of its streams, or to pass it by.
     """
     cluster = upstream(stream_cluster(route.key), options, EngineProtocol.H2C)
     (protocol,) = cluster["typed_extension_protocol_options"].values()
@@ -81,8 +81,8 @@ def stream(route: Route, options: Options) -> Document:
             "timeout": seconds(max(options.keepalive_timeout, RELAY_SILENCE)),
         },
     }
-    check = gateway_check(options, ready_path(route.key))
-    return cluster | {"health_checks": [check | {"no_traffic_interval": seconds(RELAY_INTERVAL)}]}
+    pace = {"timeout": seconds(options.health_timeout), "no_traffic_interval": seconds(RELAY_INTERVAL)}
+    return cluster | {"health_checks": [gateway_check(options, ready_path(route.key)) | pace]}
 
 
 def peer(region: str, options: Options) -> Document:
