@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 
-async def serve(metrics: Callable[[], bytes], address: str, port: int) -> web.AppRunner:
-    """Starts it; `metrics` gives Prometheus's text format. Raises OSError if the port is taken."""
+@asynccontextmanager
+async def serving(metrics: Callable[[], bytes], address: str, port: int) -> AsyncIterator[None]:
+    """Serves for as long as the body lasts, on no port where it is 0; `metrics` gives Prometheus's text format. Raises
+    OSError if the port is taken."""
+    if not port:
+        yield
+        return
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -22,5 +28,8 @@ async def serve(metrics: Callable[[], bytes], address: str, port: int) -> web.Ap
     app.router.add_get("/metrics", scrape)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, address, port).start()
-    return runner
+    try:
+        await web.TCPSite(runner, address, port).start()
+        yield
+    finally:
+        await runner.cleanup()

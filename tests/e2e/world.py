@@ -199,17 +199,21 @@ class World:
     def has_quorum(self, region: str) -> bool:
         """Whether a region's operator says that it reaches a majority; asked from inside of the region."""
         path = f"/apis/{names.API_VERSION}/regions/{region}"
-        found = json.loads(self._inside(region, "kubectl", "--request-timeout=5s", "get", "--raw", path))
+        found = json.loads(self.kubectl(region, "--request-timeout=5s", "get", "--raw", path))
         [quorum] = [each for each in found["status"]["conditions"] if each["type"] == "Quorum"]
         return bool(quorum["status"] == "True")
 
     def leads(self, region: str) -> bool:
         """Whether a region's operator says that it leads; asked from inside of the region."""
         path = f"/api/v1/namespaces/{names.NAMESPACE}/pods?labelSelector=app.kubernetes.io%2Fname%3Dholdfast-operator"
-        [pod] = json.loads(self._inside(region, "kubectl", "--request-timeout=5s", "get", "--raw", path))["items"]
+        [pod] = json.loads(self.kubectl(region, "--request-timeout=5s", "get", "--raw", path))["items"]
         url = f"http://{pod['status']['podIP']}:{METRICS_PORT}/metrics"
         lines = self._inside(region, "curl", "--silent", "--fail", "--max-time", "5", url).splitlines()
         return float(next(line for line in lines if line.startswith("holdfast_leading ")).split()[1]) == 1
+
+    def kubectl(self, region: str, *arguments: str) -> str:
+        """What kubectl prints."""
+        return self._inside(region, "kubectl", *arguments)
 
     def _inside(self, region: str, *command: str) -> str:
         """Run a command where the region's own link does not matter."""

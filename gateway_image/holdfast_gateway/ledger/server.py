@@ -131,14 +131,6 @@ async def _serve(config: ServeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     worker = Worker(config)
-    runner = (
-        await health_port.serve(worker.shipper.metrics.render, config.status_address, config.status_port)
-        if config.status_port
-        else None
-    )
-    log.info("shipping %s to %s", config.settings.directory, config.sink.rpartition("@")[2])
-    try:
+    async with health_port.serving(worker.shipper.metrics.render, config.status_address, config.status_port):
+        log.info("shipping %s to %s", config.settings.directory, config.sink.rpartition("@")[2])
         await worker.run(stop)
-    finally:
-        if runner is not None:
-            await runner.cleanup()

@@ -94,22 +94,16 @@ async def serve(config: LimiterConfig) -> None:
     # Before it answers: what ends from then on is counted.
     follower = Follower(config.spool, relay=config.relay) if config.spool else None
     await server.start()
-    runner = (
-        await health_port.serve(metrics.render, config.status_address, config.status_port)
-        if config.status_port
-        else None
-    )
     counting = None
     if follower is not None:
         counting = asyncio.create_task(count_tokens(follower, TokenCount(store, metrics, time.monotonic)))
-    log.info("listening on %s, counting in %s", config.address, config.store.partition(":")[0])
-    stopping = asyncio.create_task(stop_signal())
-    await asyncio.wait({stopping, counting} if counting else {stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if counting is not None and not counting.cancel():
-        await counting  # it ended by itself: that is an error, and a restart counts again
-    await server.stop(GRACE)
-    if runner is not None:
-        await runner.cleanup()
+    async with health_port.serving(metrics.render, config.status_address, config.status_port):
+        log.info("listening on %s, counting in %s", config.address, config.store.partition(":")[0])
+        stopping = asyncio.create_task(stop_signal())
+        await asyncio.wait({stopping, counting} if counting else {stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if counting is not None and not counting.cancel():
+            await counting  # it ended by itself: that is an error, and a restart counts again
+        await server.stop(GRACE)
 
 
 def routes(limiter: Limiter) -> Any:

@@ -101,21 +101,15 @@ async def _serve(config: ServeConfig) -> int:
             log_enabled=False,
         )
         stopping = _on_signals(relay)
-        runner = (
-            await health_port.serve(relay.metrics.render, config.status_address, config.status_port)
-            if config.status_port
-            else None
-        )
-        serving = asyncio.create_task(server.serve())
-        log.info("listening on %s:%d", config.address, config.port)
-        waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            log.error("the HTTP server ended: %s", serving.exception())
-            return 1
-        await _drain(relay, config.drain)
-        if runner is not None:
-            await runner.cleanup()
+        async with health_port.serving(relay.metrics.render, config.status_address, config.status_port):
+            serving = asyncio.create_task(server.serve())
+            log.info("listening on %s:%d", config.address, config.port)
+            waiting = asyncio.create_task(stopping.wait())
+            await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                log.error("the HTTP server ended: %s", serving.exception())
+                return 1
+            await _drain(relay, config.drain)
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.to_thread(relay.tracing.close)
         with contextlib.suppress(TimeoutError):

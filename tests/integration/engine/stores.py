@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import socket
 import subprocess
 import threading
@@ -64,23 +63,6 @@ class Relay:
         for each in (source, sink):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-
-
-def registry_binary(folder: Path) -> str | None:
-    """Debian's docker-registry: the installed one, or its package unpacked into `folder`; None if neither is."""
-    if (installed := shutil.which("docker-registry")) is not None:
-        return installed
-    folder.mkdir(parents=True, exist_ok=True)
-    download = ["apt-get", "-q", "download", "docker-registry"]
-    try:
-        if subprocess.run(download, cwd=folder, capture_output=True).returncode != 0:
-            subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)  # a new machine has no lists
-            subprocess.run(download, cwd=folder, check=True, capture_output=True)
-        [package] = folder.glob("docker-registry_*.deb")
-        subprocess.run(["dpkg-deb", "-x", str(package), "."], cwd=folder, check=True, capture_output=True)
-    except (OSError, ValueError, subprocess.CalledProcessError):
-        return None
-    return str(folder / "usr/bin/docker-registry")
 
 
 @contextmanager

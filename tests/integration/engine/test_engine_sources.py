@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.debian import program
 from tests.integration.engine.conftest import wait_until
 from tests.integration.engine.engines import child_argument, start_vllm
-from tests.integration.engine.stores import Hub, Relay, registry, registry_binary
+from tests.integration.engine.stores import Hub, Relay, registry
 
 from holdfast_engine.model_errors import ModelUnavailable
 
@@ -80,10 +81,10 @@ def s3(model: Path) -> Iterator[Place]:
 @pytest.fixture(scope="module")
 def registry_program(tmp_path_factory: pytest.TempPathFactory) -> str:
     needs("oras")
-    binary = registry_binary(tmp_path_factory.mktemp("package"))
-    if binary is None:
+    found = program("docker-registry", tmp_path_factory.mktemp("package"), "docker-registry")
+    if found is None:
         pytest.skip("no docker-registry: Debian's package is neither installed nor to be had")
-    return binary
+    return found.path
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,15 @@ class Bed:
         if edge:
             self.add_gateway("edge", Role.EDGE, f"127.{self.number}.250.1", self.edge_snapshot())
         self.wait_ready(self.gateways)
+
+    @contextmanager
+    def running(self, edge: bool = True) -> Iterator[Bed]:
+        """Starts everything, as `start` does, and ends it with the body."""
+        try:
+            self.start(edge)
+            yield self
+        finally:
+            self.stop()
 
     def _engine(self, name: str, address: str) -> Server:
         if self.make_engine is not None:

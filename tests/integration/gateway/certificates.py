@@ -14,10 +14,10 @@ def authority(folder: Path) -> None:
     openssl(folder, "req", "-x509", *EC, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority")
 
 
-def certificate(folder: Path) -> None:
-    """Makes `tls.crt` and `tls.key`, signed by the folder's authority."""
+def certificate(folder: Path, name: str = "DNS:gateway") -> None:
+    """Makes `tls.crt` and `tls.key`, signed by the folder's authority, for a name or an address (`IP:10.0.0.1`)."""
     request = [*EC[:-2], "-keyout", "tls.key", "-out", "tls.csr", "-subj", "/CN=gateway"]
-    openssl(folder, "req", *request, "-addext", "subjectAltName=DNS:gateway")
+    openssl(folder, "req", *request, "-addext", f"subjectAltName={name}")
     signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-copy_extensions", "copy"]
     openssl(folder, "x509", "-req", "-in", "tls.csr", *signed, "-out", "tls.crt")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway import nats
+from tests.integration.debian import program
 from tests.integration.gateway.api_stand_in import ApiStandIn
 from tests.integration.gateway.bed import Bed
 from tests.integration.gateway.processes import Server, cpu_engine
@@ -34,10 +34,10 @@ def real(model: Path) -> MakeEngine:
 @pytest.fixture(scope="session")
 def nats_program(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of nats-server."""
-    found = nats.binary(tmp_path_factory.mktemp("nats-package"))
+    found = program("nats-server", tmp_path_factory.mktemp("nats-package"), "nats-server")
     if found is None:
         pytest.skip("nats-server is not to be had")
-    return found
+    return found.path
 
 
 @pytest.fixture
@@ -60,22 +60,16 @@ def make_bed(tmp_path: Path) -> Iterator[MakeBed]:
 def still_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """Two regions and an edge that nothing happens to."""
     bed = Bed(tmp_path_factory.mktemp("still"), regions={"us": 2, "eu": 1})
-    try:
-        bed.start()
+    with bed.running():
         yield bed
-    finally:
-        bed.stop()
 
 
 @pytest.fixture(scope="module")
 def shared_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """Three regions and an edge, for tests that break something; use it through `whole_bed`."""
     bed = Bed(tmp_path_factory.mktemp("shared"), regions={"us": 2, "eu": 1, "ap": 1})
-    try:
-        bed.start()
+    with bed.running():
         yield bed
-    finally:
-        bed.stop()
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
-"""A real NATS server with JetStream, on loopback, from Debian's package: unpacked for the tests, not installed."""
+"""A real NATS server with JetStream, on loopback."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +14,6 @@ from tests.integration.gateway.bed import free_port, wait_for
 from tests.integration.gateway.processes import Server
 
 STREAM, SUBJECT = "usage", "holdfast.usage"
-
-
-def binary(folder: Path) -> str | None:
-    """The installed nats-server, or Debian's package unpacked into `folder`; None if neither is to be had."""
-    if (installed := shutil.which("nats-server")) is not None:
-        return installed
-    folder.mkdir(parents=True, exist_ok=True)
-    download = ["apt-get", "-q", "download", "nats-server"]
-    try:
-        if subprocess.run(download, cwd=folder, capture_output=True).returncode != 0:
-            subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)  # a new machine has no lists
-            subprocess.run(download, cwd=folder, check=True, capture_output=True)
-        [package] = folder.glob("nats-server_*.deb")
-        subprocess.run(["dpkg-deb", "-x", str(package), "."], cwd=folder, check=True, capture_output=True)
-    except (OSError, ValueError, subprocess.CalledProcessError):
-        return None
-    found = [path for path in folder.glob("usr/*bin/nats-server") if path.is_file()]
-    return str(found[0]) if found else None
 
 
 class Nats:

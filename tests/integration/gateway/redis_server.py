@@ -1,43 +1,37 @@
-"""A real Redis for the tests: the installed one, or Debian's package unpacked and not installed."""
+"""A real Redis for the tests."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.integration.gateway.bed import wait_for
+import pytest
+from tests.integration.debian import program
+from tests.integration.gateway.bed import free_port, wait_for
 from tests.integration.gateway.processes import Server
 
 PACKAGES = ("redis-server", "redis-tools", "libjemalloc2", "liblzf1")
 """The server and what it loads beyond the C library's own neighbours."""
 
 
-def redis_binary(folder: Path) -> tuple[str, dict[str, str]] | None:
-    """Redis and the environment that it needs; None if there is none to be had."""
-    if (installed := shutil.which("redis-server")) is not None:
-        return installed, {}
-    folder.mkdir(parents=True, exist_ok=True)
-    download = ["apt-get", "-q", "download", *PACKAGES]
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[Server, str]]:
+    """A Redis that keeps nothing on disk, and its URL; skips the test if there is none to be had."""
+    binary = program("redis-server", folder / "package", *PACKAGES)
+    if binary is None:
+        pytest.skip("no Redis: neither is redis-server installed nor can its Debian package be fetched")
+    port = free_port()
+    command = [binary.path, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+    server = Server(command, folder / "redis.log", binary.environment)
+    server.start()
     try:
-        if subprocess.run(download, cwd=folder, capture_output=True).returncode != 0:
-            subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)  # a new machine has no lists
-            subprocess.run(download, cwd=folder, check=True, capture_output=True)
-        for package in folder.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", str(package), "."], cwd=folder, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    (library,) = (folder / "usr/lib").glob("*-linux-gnu")
-    return str(folder / "usr/bin/redis-server"), {"LD_LIBRARY_PATH": str(library)}
-
-
-def redis_server(binary: tuple[str, dict[str, str]], address: str, port: int, folder: Path) -> Server:
-    """A Redis that keeps nothing on disk."""
-    path, environment = binary
-    command = [path, "--bind", address, "--port", str(port), "--save", "", "--dir", str(folder)]
-    return Server(command, folder / "redis.log", environment)
+        wait_for_redis("127.0.0.1", port)
+        yield server, f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.kill()
 
 
 def wait_for_redis(address: str, port: int) -> None:

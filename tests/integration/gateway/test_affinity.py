@@ -34,11 +34,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     bed = Bed(
         tmp_path_factory.mktemp("affinity"), regions={"us": 4}, route_fields={"affinity": affinity}, relay_flags=()
     )
-    try:
-        bed.start()
+    with bed.running():
         yield bed
-    finally:
-        bed.stop()
 
 
 @pytest.fixture

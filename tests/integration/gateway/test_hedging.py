@@ -28,11 +28,8 @@ def engine_says(bed: Bed, region: str, path: str, number: int = 0) -> dict[str, 
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """Two regions with an engine each, and no relay: streams go straight to the regions."""
     bed = Bed(tmp_path_factory.mktemp("hedging"), regions={"us": 1, "eu": 1})
-    try:
-        bed.start(edge=False)
+    with bed.running(edge=False):
         yield bed
-    finally:
-        bed.stop()
 
 
 @pytest.fixture

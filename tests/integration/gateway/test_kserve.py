@@ -30,11 +30,8 @@ both = pytest.mark.parametrize("transport", [triton_http, triton_grpc], ids=["ht
 def shared(tmp_path_factory: pytest.TempPathFactory, real: MakeEngine) -> Iterator[Bed]:
     """Two regions with real engines, and an edge."""
     bed = Bed(tmp_path_factory.mktemp("kserve"), regions={"us": 2, "eu": 1}, make_engine=real, relay_flags=())
-    try:
-        bed.start()
+    with bed.running():
         yield bed
-    finally:
-        bed.stop()
 
 
 @pytest.fixture

@@ -21,11 +21,8 @@ MOST = 1000
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """One region whose records hold content."""
     made = Bed(tmp_path_factory.mktemp("content"), regions={"us": 1}, ledger=True, ledger_content=MOST)
-    try:
-        made.start(edge=False)
+    with made.running(edge=False):
         yield made
-    finally:
-        made.stop()
 
 
 def line_of(bed: Bed, name: str) -> Any:

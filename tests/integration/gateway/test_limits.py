@@ -30,11 +30,8 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """One region whose gateway counts."""
     timing = {"auth": Auth.REQUIRED, "requests_per_minute": 600_000, "burst": 50}
     made = Bed(tmp_path_factory.mktemp("limits"), regions={"us": 1}, tenants=TENANTS, timing=timing)
-    try:
-        made.start(edge=False)
+    with made.running(edge=False):
         yield made
-    finally:
-        made.stop()
 
 
 def ask(bed: Bed, tenant: str) -> httpx.Response:

@@ -27,11 +27,8 @@ SERVICES = 300
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """One region with a relay, so that a service has as much as it can."""
     made = Bed(tmp_path_factory.mktemp("many"), regions={"us": 1}, relay_flags=())
-    try:
-        made.start(edge=False)
+    with made.running(edge=False):
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture

@@ -89,11 +89,8 @@ def bed(tmp_path: Path, collector: Collector, model: Path) -> Iterator[Bed]:
         envoy_flags=("--log-level", "info"),
         env={"HOLDFAST_VERBOSE": "1", "HOLDFAST_LOG_FORMAT": "json"},
     )
-    try:
-        made.start()
+    with made.running():
         yield made
-    finally:
-        made.stop()
 
 
 def test_no_prompt_answer_or_credential_leaves_the_processes_but_by_the_answer(bed: Bed, collector: Collector) -> None:

@@ -23,11 +23,8 @@ USERS = [f"user-{number}" for number in range(200)]
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
     """Two regions with engines of both revisions, and an edge."""
     bed = Sides(tmp_path_factory.mktemp("sides"), runs={"us": (NEW, OLD, OLD), "eu": (NEW, OLD)})
-    try:
-        bed.start()
+    with bed.running():
         yield bed
-    finally:
-        bed.stop()
 
 
 @pytest.fixture

@@ -32,11 +32,8 @@ LINE = b"POST /v1/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: applica
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """One region."""
     made = Bed(tmp_path_factory.mktemp("robustness"), regions={"us": 1})
-    try:
-        made.start(edge=False)
+    with made.running(edge=False):
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ import pytest
 from openai import OpenAI, RateLimitError
 from openai.types.chat import ChatCompletion
 from redis.asyncio import Redis as RedisClient
-from tests.integration.gateway.bed import Bed, Gateway, free_port, wait_for
+from tests.integration.gateway.bed import Bed, Gateway, wait_for
 from tests.integration.gateway.load import Load, Outcome, failed, send_load
 from tests.integration.gateway.processes import Server
-from tests.integration.gateway.redis_server import redis_binary, redis_server, wait_for_redis
+from tests.integration.gateway.redis_server import running
 
 from holdfast_gateway.limiter.decide import count_key
 from holdfast_gateway.limiter.store import PREFIX
@@ -45,17 +45,8 @@ Redis = tuple[Server, str]
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     """A Redis for this file."""
-    binary = redis_binary(tmp_path_factory.mktemp("redis-package"))
-    if binary is None:
-        pytest.skip("no Redis: neither is redis-server installed nor can its Debian package be fetched")
-    port = free_port()
-    made = redis_server(binary, "127.0.0.1", port, tmp_path_factory.mktemp("redis"))
-    made.start()
-    try:
-        wait_for_redis("127.0.0.1", port)
-        yield made, f"redis://127.0.0.1:{port}/0"
-    finally:
-        made.kill()
+    with running(tmp_path_factory.mktemp("redis")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +56,8 @@ def bed(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]
     timing = {"auth": Auth.REQUIRED, "limits_timeout": 5.0}
     folder = tmp_path_factory.mktemp("shared-limits")
     made = Bed(folder, regions={"us": 1, "eu": 1}, tenants=TENANTS, timing=timing, limiter_flags=flags)
-    try:
-        made.start()
+    with made.running():
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +67,8 @@ def hasty_bed(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     timing = {"auth": Auth.REQUIRED}
     flags = ("--limits-store", redis[1])
     made = Bed(folder, regions={"us": 1}, tenants=TENANTS, timing=timing, limiter_flags=flags)
-    try:
-        made.start(edge=False)
+    with made.running(edge=False):
         yield made
-    finally:
-        made.stop()
 
 
 def ask(gateway: Gateway, tenant: str) -> httpx.Response:

@@ -31,11 +31,8 @@ def bed(tmp_path_factory: pytest.TempPathFactory, real: Any) -> Iterator[Bed]:
         relay_flags=(),
         timing={"auth": Auth.REQUIRED},
     )  # fmt: skip
-    try:
-        made.start()
+    with made.running():
         yield made
-    finally:
-        made.stop()
 
 
 def ask(bed: Bed, priority: PriorityClass, **fields: Any) -> httpx.Response:

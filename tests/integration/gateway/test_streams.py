@@ -30,11 +30,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, real: MakeEngine) -> Iterat
         tmp_path_factory.mktemp("streams"), regions={"us": 1, "eu": 1}, make_engine=real,
         mode=TrafficMode.ACTIVE_PASSIVE, relay_flags=("--relay-status-port", "9906"),
     )  # fmt: skip
-    try:
-        bed.start()
+    with bed.running():
         yield bed
-    finally:
-        bed.stop()
 
 
 @pytest.fixture

@@ -89,11 +89,8 @@ def vllm_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         tmp_path_factory.mktemp("vllm"), regions={"us": 1, "eu": 1}, make_engine=vllm, relay_flags=(),
         protocol=EngineProtocol.HTTP1, route_fields={"progress_timeout": timedelta(seconds=2)},
     )  # fmt: skip
-    try:
-        bed.start(edge=False)
+    with bed.running(edge=False):
         yield bed
-    finally:
-        bed.stop()
 
 
 HANG = pytest.param(lambda server: server.signal(signal.SIGUSR1), id="hangs-behind-a-living-server")

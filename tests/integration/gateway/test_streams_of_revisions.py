@@ -46,11 +46,8 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rollout]:
         return cpu_engine(name, address, port, place, models[RUNS[region][int(number)]])
 
     made = Rollout(folder, runs=RUNS, make_engine=engine, relay_flags=("--resume-search", "2"))
-    try:
-        made.start(edge=False)
+    with made.running(edge=False):
         yield made
-    finally:
-        made.stop()
 
 
 def test_a_stream_goes_on_with_the_model_that_began_it_and_ends_when_that_is_nowhere(bed: Rollout) -> None:

@@ -37,11 +37,8 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         tenants=TENANTS,
         timing={"auth": Auth.REQUIRED, "access_log": True},
     )
-    try:
-        made.start()
+    with made.running():
         yield made
-    finally:
-        made.stop()
 
 
 def ask(bed: Bed, headers: dict[str, str], body: Any = LLAMA, gateway: str = "edge") -> httpx.Response:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from openai import OpenAI, RateLimitError
-from tests.integration.gateway.bed import Bed, Gateway, free_port, wait_for
+from tests.integration.gateway.bed import Bed, Gateway, wait_for
 from tests.integration.gateway.conftest import MakeBed, MakeEngine
-from tests.integration.gateway.redis_server import redis_binary, redis_server, wait_for_redis
+from tests.integration.gateway.redis_server import running
 
 from holdfast_gateway.options import Auth
 from holdfast_gateway.tenants import Settings, Tenant
@@ -33,17 +33,8 @@ STATUS_PORT = 9908
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis."""
-    binary = redis_binary(tmp_path_factory.mktemp("redis-package"))
-    if binary is None:
-        pytest.skip("no Redis: neither is redis-server installed nor can its Debian package be fetched")
-    port = free_port()
-    made = redis_server(binary, "127.0.0.1", port, tmp_path_factory.mktemp("redis"))
-    made.start()
-    try:
-        wait_for_redis("127.0.0.1", port)
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        made.kill()
+    with running(tmp_path_factory.mktemp("redis")) as (_, url):
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +46,8 @@ def bed(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         tmp_path_factory.mktemp("token-limits"), regions={"us": 1, "eu": 1}, tenants=TENANTS, timing=timing,
         limiter_flags=flags, ledger=True,
     )  # fmt: skip
-    try:
-        made.start()
+    with made.running():
         yield made
-    finally:
-        made.stop()
 
 
 def ask(gateway: Gateway, tenant: str, tokens: int = 0) -> httpx.Response:

@@ -33,11 +33,8 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """Two regions and an edge that know the tenants and the issuers."""
     folder = tmp_path_factory.mktemp("tokens")
     made = Bed(folder, regions={"us": 1, "eu": 1}, tenants=TENANTS, issuers=ISSUERS, timing={"auth": Auth.REQUIRED})
-    try:
-        made.start()
+    with made.running():
         yield made
-    finally:
-        made.stop()
 
 
 def ask(bed: Bed, token: str, **headers: str) -> httpx.Response:

@@ -22,11 +22,8 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """One region and an edge, both with a ledger."""
     made = Bed(tmp_path_factory.mktemp("usage"), regions={"us": 1}, ledger=True)
-    try:
-        made.start()
+    with made.running():
         yield made
-    finally:
-        made.stop()
 
 
 def lines(gateway: Gateway) -> list[Any]:

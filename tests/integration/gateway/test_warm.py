@@ -88,11 +88,8 @@ class Region:
 def two_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """A region with two engines; use it through `region`."""
     bed = Bed(tmp_path_factory.mktemp("warm"), regions={"us": 2})
-    try:
-        bed.start(edge=False)
+    with bed.running(edge=False):
         yield bed
-    finally:
-        bed.stop()
 
 
 @pytest.fixture
