@@ -84,7 +84,6 @@ def door(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doo
         for secret in secrets(authority):
             client.CoreV1Api(api).create_namespaced_secret(NAMESPACE, secret)
     with helm_python.Config(kubeconfig_path=region.kubeconfig, namespace=NAMESPACE) as helm:
-        before = helm.history(RELEASE)[-1]["version"]
         with world.load() as load:
             chart = find_project(Path(__file__)) / "charts" / "holdfast"
             helm.upgrade(str(chart), RELEASE, SWITCHED_ON, namespace=NAMESPACE, reuse_values=True)
@@ -93,7 +92,7 @@ def door(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doo
             trust = ssl.create_default_context(cafile=str(authority / "ca.crt"))
             yield Door(world, region, trust, load)
         finally:
-            helm.rollback(RELEASE, version=before)
+            helm.rollback(RELEASE)
             wait_until_running(region)
             with world.api(region.name) as api:
                 for secret in secrets(authority):
@@ -108,8 +107,9 @@ def test_an_upgrade_that_replaces_a_regions_gateway_under_load_costs_no_request(
 def test_the_gateway_and_the_charts_edge_answer_a_tenant_over_tls_and_nobody_else(door: Door, port: int) -> None:
     assert wait_for("an answer", lambda: answered(door, port)).usage.completion_tokens == 3
 
-    with pytest.raises(openai.AuthenticationError, match="invalid_api_key"):
+    with pytest.raises(openai.AuthenticationError) as refused:
         door.ask(door.client(port=port))
+    assert refused.value.code == "invalid_api_key"
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://{door.region.address}:{port}/v1/models")
 
@@ -166,7 +166,8 @@ def answered(door: Door, port: int) -> Any:
 
 def recorded(door: Door) -> dict[str, int]:
     """What the ledger has of one tenant, as `holdfast-gateway usage` tells it."""
-    printed = json.loads(door.inside("ledger", "holdfast-gateway", "usage", USAGE, "--by", "tenant", "-o", "json"))
+    usage = ("python3", "-m", "holdfast_gateway", "usage", USAGE, "--by", "tenant", "-o", "json")
+    printed = json.loads(door.inside("ledger", *usage))
     [found] = [each for each in printed if each["tenant"] == "acme"] or [{"requests": 0, "tokens_out": 0}]
     return {name: int(found[name]) for name in ("requests", "tokens_out")}
 
