@@ -67,6 +67,12 @@ def _to_yaml(documents: list[dict[str, Any]]) -> str:
 @click.option("--resync-seconds", default=300.0, help="Look at every service again after this time.")
 @click.option("--metrics-port", default=9090, help="Port of /metrics; 0 serves none.")
 @click.option("--health-port", default=8090, help="Port of /healthz; 0 serves none.")
+@click.option(
+    "--peer-tls",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="With tls.crt, tls.key and ca.crt, where gateways demand mutual TLS of each other; the gateways' own.",
+)
 @tracing_options("HOLDFAST_OPERATOR", "HOLDFAST")[0]
 @tracing_options("HOLDFAST_OPERATOR", "HOLDFAST")[1]
 @log_format("HOLDFAST_OPERATOR_LOG_FORMAT", "HOLDFAST_LOG_FORMAT")
@@ -83,6 +89,7 @@ def operator(
     resync_seconds: float,
     metrics_port: int,
     health_port: int,
+    peer_tls: Path | None,
     otlp_endpoint: str,
     trace_sampling: float,
     log_format: str,
@@ -111,6 +118,7 @@ def operator(
             resync_seconds=resync_seconds,
             metrics_port=metrics_port,
             health_port=health_port,
+            peer_tls=peer_tls,
         )
         asyncio.run(run(config, kubeconfig))
     except HoldfastError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from holdfast.api import names
 from holdfast.domain.observation import Telemetry
@@ -35,6 +36,8 @@ class Config:
     """TCP port of `/metrics`; 0 serves none."""
     health_port: int = 8090
     """TCP port of `/healthz`; 0 serves none."""
+    peer_tls: Path | None = None
+    """Folder with `tls.crt`, `tls.key` and `ca.crt`, where gateways demand mutual TLS of each other."""
 
     def __post_init__(self) -> None:
         if not self.lease_seconds > self.renew_deadline_seconds > 2 * self.retry_seconds > 0:

@@ -15,11 +15,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
 from holdfast.adapters import metrics
 from holdfast.adapters.cluster import Cluster
 from holdfast.adapters.election import Election
+from holdfast.adapters.gateways import Gateways
 from holdfast.adapters.heartbeat import Heartbeats
 from holdfast.adapters.leader import Leader
 from holdfast.adapters.observe import parse_service, read_plan, read_regions
@@ -68,6 +67,7 @@ class Fleet:
         self.statuses = RegionStatuses(self.cluster, region)
         self.replicator = Replicator(self.cluster, self.sites, self.statuses)
         self.leader = Leader(self.sites, self.election, self.heartbeats, self.config, self.capabilities)
+        self.gateways = Gateways(self.config.peer_tls)
         self.observer = Observer()
         self._waiting: set[str] = set()
         """Services that the next pass must look at."""
@@ -273,13 +273,14 @@ class Fleet:
 
     async def _observe(self) -> None:
         """Probe every region, once a second at most."""
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30)) as session:
+        async with self.gateways as gateways:
             while True:
                 started = time.monotonic()
                 if self.ready and not self.sites.alone:
                     self.observer.restore(self.statuses.last, self.config.region)
-                    gateways, targets = self._targets()
-                    if await self.observer.observe(session, gateways, targets):
+                    gateways.renew()
+                    regions, targets = self._targets()
+                    if await self.observer.observe(gateways, regions, targets):
                         self.changed.set()
                 await asyncio.sleep(max(0.05, PERIOD_SECONDS - (time.monotonic() - started)))
 

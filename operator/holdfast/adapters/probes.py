@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from holdfast.adapters import metrics
+from holdfast.adapters.gateways import Gateways
 from holdfast.api import names
 from holdfast.api.conditions import Reason
 from holdfast.api.region import RegionSpec, RegionStatus, Verdict
@@ -105,30 +106,28 @@ class Observer:
             for each in status.services:
                 self.services[name, each.service] = restored(each.verdict, Reason(each.reason), each.message or "")
 
-    async def observe(
-        self, session: aiohttp.ClientSession, gateways: Mapping[str, RegionSpec], targets: Iterable[Target]
-    ) -> bool:
+    async def observe(self, gateways: Gateways, regions: Mapping[str, RegionSpec], targets: Iterable[Target]) -> bool:
         """One round of probes. Returns whether a verdict changed."""
         before = self._verdicts()
         wanted = list(targets)
         gate = asyncio.Semaphore(AT_ONCE)
-        found = await asyncio.gather(*(_gateway(session, gate, name, spec) for name, spec in gateways.items()))
-        answers = dict(zip(gateways, found, strict=True))
+        found = await asyncio.gather(*(_gateway(gateways, gate, name, spec) for name, spec in regions.items()))
+        answers = dict(zip(regions, found, strict=True))
         now = time.monotonic()
         if blind(each.probe for each in found):
-            self.regions = {name: closed_eyes(self.regions.get(name, Watching())) for name in gateways}
+            self.regions = {name: closed_eyes(self.regions.get(name, Watching())) for name in regions}
             self.services = {key: closed_eyes(each) for key, each in self.services.items()}
         else:
             for name, answer in answers.items():
                 self.regions[name] = after_probe(self.regions.get(name, Watching()), answer.probe, now, Thresholds())
             await asyncio.gather(
-                *(self._service(session, gate, gateways[each.region], each, answers[each.region])
+                *(self._service(gateways, gate, regions[each.region], each, answers[each.region])
                   for each in self._this_round(wanted, answers))
             )  # fmt: skip
         keep = {(each.region, each.service) for each in wanted}
         self.services = {key: each for key, each in self.services.items() if key in keep}
         self._progress = {key: each for key, each in self._progress.items() if key in keep}
-        self.regions = {name: each for name, each in self.regions.items() if name in gateways}
+        self.regions = {name: each for name, each in self.regions.items() if name in regions}
         return before != self._verdicts()
 
     def _verdicts(self) -> list[tuple[tuple[str, str], Verdict]]:
@@ -156,7 +155,7 @@ class Observer:
 
     async def _service(
         self,
-        session: aiohttp.ClientSession,
+        gateways: Gateways,
         gate: asyncio.Semaphore,
         spec: RegionSpec,
         target: Target,
@@ -165,7 +164,7 @@ class Observer:
         key = (target.region, target.service)
         seen = answer.traffic.get(target.service)
         asked = answer.probe.ok
-        probe, began = await self._engines(session, gate, spec, target, seen) if asked else (answer.probe, None)
+        probe, began = await self._engines(gateways, gate, spec, target, seen) if asked else (answer.probe, None)
         if probe is None:
             return  # the first completion is on its way
         metrics.PROBES.labels(target.region, "ok" if probe.ok else str(probe.reason)).inc()
@@ -174,7 +173,7 @@ class Observer:
 
     async def _engines(
         self,
-        session: aiohttp.ClientSession,
+        gateways: Gateways,
         gate: asyncio.Semaphore,
         spec: RegionSpec,
         target: Target,
@@ -182,7 +181,7 @@ class Observer:
     ) -> tuple[Probe | None, float | None]:
         """The probe's outcome, and when it began; a slow completion does not hold up the round."""
         where = f"{target.service} in {target.region}"
-        status, _, error = await _get(session, gate, f"{_base(spec)}/ready/{target.service}")
+        status, _, error = await _get(gateways, gate, spec, f"/ready/{target.service}")
         if status != 200:
             what = error or f"HTTP {status}"
             message = f"No engine of {where} answers: {what}."
@@ -193,7 +192,7 @@ class Observer:
         now = time.monotonic()
         if known.task is None and (known.last is None or not known.last.ok or now >= known.due):
             known.began, known.due = now, now + COMPLETION_SECONDS * random.uniform(0.8, 1.0)
-            known.task = asyncio.create_task(_complete(session, gate, spec, target))
+            known.task = asyncio.create_task(_complete(gateways, gate, spec, target))
         if known.task is not None:
             await asyncio.wait({known.task}, timeout=PROMPT_SECONDS)
             if known.task.done():
@@ -203,9 +202,9 @@ class Observer:
         return known.last, None
 
 
-async def _gateway(session: aiohttp.ClientSession, gate: asyncio.Semaphore, region: str, spec: RegionSpec) -> _Answer:
+async def _gateway(gateways: Gateways, gate: asyncio.Semaphore, region: str, spec: RegionSpec) -> _Answer:
     (status, _, error), (told, text, _) = await asyncio.gather(
-        _get(session, gate, f"{_base(spec)}/ready"), _get(session, gate, f"{_base(spec)}{TRAFFIC_PATH}")
+        _get(gateways, gate, spec, "/ready"), _get(gateways, gate, spec, TRAFFIC_PATH)
     )
     if status == 200:
         probe = Probe(True, Reason.ANSWERING, f"The gateway of {region} answers.")
@@ -222,39 +221,30 @@ def read_traffic(text: str) -> dict[str, ServiceTraffic]:
         return {}
 
 
-async def _complete(session: aiohttp.ClientSession, gate: asyncio.Semaphore, spec: RegionSpec, target: Target) -> Probe:
+async def _complete(gateways: Gateways, gate: asyncio.Semaphore, spec: RegionSpec, target: Target) -> Probe:
     """Ask for one token. An engine that refuses as it is full is alive."""
     where = f"{target.service} in {target.region}"
     body = {"model": target.model, "prompt": "ping", "max_tokens": 1, "temperature": 0}
-    timeout = aiohttp.ClientTimeout(total=target.limits.progress_timeout)
     headers = {**HEADERS, names.SERVICE_HEADER: target.service}
+    seconds = target.limits.progress_timeout
     try:
         async with (
             gate,
-            session.post(f"{_base(spec)}/v1/completions", json=body, timeout=timeout, headers=headers) as answer,
+            gateways.ask(spec, "/v1/completions", seconds=seconds, headers=headers, body=body) as answer,
         ):
             await answer.read()
             if answer.status in (200, 429):
                 return Probe(True, Reason.ANSWERING, f"{where} generates.")
             what = f"HTTP {answer.status}"
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        what = str(error) or f"nothing within {target.limits.progress_timeout:g} s"
+        what = str(error) or f"nothing within {seconds:g} s"
     return Probe(False, Reason.NO_PROGRESS, f"{where} generates no token: {what}.")
 
 
-async def _get(session: aiohttp.ClientSession, gate: asyncio.Semaphore, url: str) -> tuple[int, str, str]:
+async def _get(gateways: Gateways, gate: asyncio.Semaphore, spec: RegionSpec, path: str) -> tuple[int, str, str]:
     """(status, body, "") or (0, "", why there is no answer)."""
     try:
-        async with (
-            gate,
-            session.get(url, timeout=aiohttp.ClientTimeout(total=READY_SECONDS), headers=HEADERS) as answer,
-        ):
+        async with gate, gateways.ask(spec, path, seconds=READY_SECONDS, headers=HEADERS) as answer:
             return answer.status, (await answer.read()).decode(errors="replace"), ""
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         return 0, "", str(error) or f"nothing within {READY_SECONDS:g} s"
-
-
-def _base(spec: RegionSpec) -> str:
-    address = spec.gateway.address
-    host = f"[{address}]" if ":" in address else address
-    return f"http://{host}:{spec.gateway.peer_port}"

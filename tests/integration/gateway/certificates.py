@@ -22,6 +22,19 @@ def certificate(folder: Path, name: str = "DNS:gateway") -> None:
     openssl(folder, "x509", "-req", "-in", "tls.csr", *signed, "-out", "tls.crt")
 
 
+def mounted(folder: Path, number: int) -> None:
+    """A new authority and certificate, put in place as the kubelet does: a link is moved to a new folder."""
+    place = folder / f"..{number}"
+    authority(place)
+    certificate(place)
+    fresh = folder / "..data_tmp"
+    fresh.symlink_to(place.name)
+    fresh.replace(folder / "..data")
+    for name in ("ca.crt", "tls.crt", "tls.key"):
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+
+
 def openssl(folder: Path, *arguments: str) -> None:
     """Runs openssl in a folder. Raises subprocess.CalledProcessError."""
     subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)

@@ -22,20 +22,6 @@ PAGE, KEY = "https://chat.example.com", "key-of-alice-0001"
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
 
 
-def mounted(folder: Path, number: int) -> None:
-    """A new certificate, put in place as the kubelet does: a link is moved to a new folder."""
-    place = folder / f"..{number}"
-    certificates.authority(place)
-    certificates.certificate(place)
-    link = folder / "..data"
-    fresh = folder / "..data_tmp"
-    fresh.symlink_to(place.name)
-    fresh.replace(link)
-    for name in ("tls.crt", "tls.key"):
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(f"..data/{name}")
-
-
 def shown(address: tuple[str, int]) -> str:
     """Fingerprint of the certificate that a port shows to a new connection; empty while it takes none."""
     try:
@@ -52,7 +38,7 @@ def wanted(folder: Path) -> str:
 def test_a_renewed_certificate_is_shown_and_closes_no_connection(make_bed: Callable[..., Bed], tmp_path: Path) -> None:
     folder = tmp_path / "front"
     folder.mkdir()
-    mounted(folder, 1)
+    certificates.mounted(folder, 1)
     bed = make_bed(regions={"us": 1}, timing={"client_tls": str(folder)})
     bed.start(edge=False)
     options = bed.gateways["us"].options
@@ -64,7 +50,7 @@ def test_a_renewed_certificate_is_shown_and_closes_no_connection(make_bed: Calla
     connection.connect()
     connection.auto_open = 0
     for number in (2, 3):
-        mounted(folder, number)
+        certificates.mounted(folder, number)
         wait_for(lambda: shown(address) == wanted(folder), "the new certificate is shown")
         connection.request("GET", "/v1/models")
         assert connection.getresponse().read()
