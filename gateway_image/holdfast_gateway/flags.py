@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from holdfast.telemetry.options import tracing_options
-from holdfast_gateway.options import Auth, Options, Role
+from holdfast_gateway.options import Auth, Options, PeerTls, Role
 from holdfast_gateway.relay.search import Patience
 
 MOST_CONTENT = 65_536
@@ -66,6 +66,9 @@ def gateway_options(command: Command) -> Command:
         click.option("--max-connections", default=DEFAULT.max_connections, show_default=True,
                      type=click.IntRange(min=1), help="Of clients at once."),
         click.option("--peer-tls", default=DEFAULT.peer_tls, help="Folder: tls.crt, tls.key, ca.crt; default: no TLS."),
+        click.option("--peer-tls-mode", type=click.Choice([mode.value for mode in PeerTls]),
+                     default=DEFAULT.peer_tls_mode.value, show_default=True,
+                     help="Accepted: peers may use TLS; Preferred: and are asked by it; Required: and must use it."),
         click.option("--client-tls", default=DEFAULT.client_tls, help="Folder: tls.crt, tls.key; default: no TLS."),
         click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",
                      help="Whose pages may ask from browsers, such as https://chat.example.com; * for all."),
@@ -136,7 +139,12 @@ def read_options(flags: dict[str, Any]) -> Options:
     """Options from the command line's values, among which there may be others."""
     names = {field.name for field in fields(Options)}
     given = {name: value for name, value in flags.items() if name in names}
-    options = Options(**given | {"role": Role(flags["role"]), "auth": Auth(flags["auth"])})
+    chosen = {
+        "role": Role(flags["role"]),
+        "auth": Auth(flags["auth"]),
+        "peer_tls_mode": PeerTls(flags["peer_tls_mode"]),
+    }
+    options = Options(**given | chosen)
     if options.ledger_content and not options.ledger:
         raise click.UsageError("--ledger-content is about the records of --ledger: give that as well")
     if options.limits and options.auth is not Auth.REQUIRED:

@@ -26,6 +26,18 @@ class Auth(StrEnum):
     """Tenants."""
 
 
+class PeerTls(StrEnum):
+    """What a gateway with certificates makes of them. Neighbours in this list understand each other, and the first also
+    understands gateways without certificates: so a fleet turns to TLS step by step."""
+
+    ACCEPTED = "Accepted"
+    """Peers may come by TLS or in plain; it asks them in plain."""
+    PREFERRED = "Preferred"
+    """Peers may come by TLS or in plain; it asks them by TLS."""
+    REQUIRED = "Required"
+    """By TLS only."""
+
+
 @dataclass(frozen=True)
 class Options:
     """Settings of one gateway. Times are in seconds, sizes in bytes."""
@@ -62,6 +74,7 @@ class Options:
     """Connections of clients at once; more are closed as they come. Peers and probes are not counted."""
     peer_tls: str = ""
     """Folder with `tls.crt`, `tls.key` and `ca.crt` for mutual TLS between gateways; empty for none."""
+    peer_tls_mode: PeerTls = PeerTls.REQUIRED
     client_tls: str = ""
     """Folder with `tls.crt` and `tls.key` for the client port, as cert-manager's Secrets hold them; empty for none."""
     cors_origins: tuple[str, ...] = ()
@@ -91,6 +104,11 @@ class Options:
     """Percent of the requests without a `traceparent` that are traced."""
     resource_attributes: str = ""
     """What all spans of this gateway say, `key=value,key=value`."""
+
+    @property
+    def asks_by_tls(self) -> bool:
+        """Whether it speaks TLS to peers."""
+        return bool(self.peer_tls) and self.peer_tls_mode is not PeerTls.ACCEPTED
 
     @property
     def own_address(self) -> str:

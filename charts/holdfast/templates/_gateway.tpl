@@ -7,7 +7,7 @@
 {{- $auth := $gateway.auth -}}
 {{- if eq $auth.mode "Required" }}{{ $options = concat $options (list "--auth=Required" (printf "--tenant-namespace=%s" (include "holdfast.tenantNamespace" $root)) (printf "--requests-per-minute=%v" $auth.requestsPerMinute) (printf "--burst=%v" $auth.burst)) }}{{ end -}}
 {{- if $gateway.tls.clientSecret }}{{ $options = append $options "--client-tls=/etc/holdfast/client-tls" }}{{ end -}}
-{{- if $gateway.tls.peerSecret }}{{ $options = append $options "--peer-tls=/etc/holdfast/peer-tls" }}{{ end -}}
+{{- if $gateway.tls.peerSecret }}{{ $options = concat $options (list "--peer-tls=/etc/holdfast/peer-tls" (printf "--peer-tls-mode=%s" $gateway.tls.peerMode)) }}{{ end -}}
 {{- range $gateway.cors.origins }}{{ $options = append $options (printf "--cors-origin=%s" .) }}{{ end -}}
 {{- $limits := $gateway.limits -}}
 {{- if $limits.enabled -}}

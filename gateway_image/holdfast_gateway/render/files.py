@@ -132,7 +132,7 @@ def ports(options: Options, directory: str) -> list[Document]:
     if options.role is Role.REGIONAL:
         peer = listeners.peer(options)
         if options.peer_tls:
-            peer["filter_chains"][0]["transport_socket"] = tls.peer_port(directory)
+            peer = tls.guarded(peer, options.peer_tls_mode, directory)
         found += [listeners.ready(directory), peer]
     return found
 

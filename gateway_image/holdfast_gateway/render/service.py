@@ -106,11 +106,11 @@ def clusters_of(
     yield to_peers(cluster, options, directory), endpoints.service_endpoints(route, snapshot, options)
     if options.relay_port:
         cluster = clusters.stream(route, options)
-        if options.peer_tls:
+        if options.asks_by_tls:
             cluster["transport_socket_matches"] = tls.to_stream(directory)
         yield cluster, endpoints.stream_endpoints(route, snapshot, options)
 
 
 def to_peers(cluster: Document, options: Options, directory: str) -> Document:
     """The cluster with TLS, if gateways speak it."""
-    return cluster | ({"transport_socket": tls.to_peers(directory)} if options.peer_tls else {})
+    return cluster | ({"transport_socket": tls.to_peers(directory)} if options.asks_by_tls else {})

@@ -5,6 +5,7 @@ Certificates are read through Envoy's secret discovery: a renewed Secret takes e
 
 from __future__ import annotations
 
+from holdfast_gateway.options import PeerTls
 from holdfast_gateway.render.endpoints import PLAIN_MATCH
 from holdfast_gateway.render.values import Document, file_source, typed
 
@@ -48,9 +49,20 @@ def client_port(directory: str) -> Document:
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
-def peer_port(directory: str) -> Document:
-    """For a listener: no client without a certificate. `directory` holds Envoy's files."""
-    return socket("DownstreamTlsContext", directory, require_client_certificate=True)
+def guarded(listener: Document, mode: PeerTls, directory: str) -> Document:
+    """The listener for peers: whoever comes by TLS shows a certificate. `directory` holds Envoy's files."""
+    (plain,) = listener["filter_chains"]
+    by_tls = plain | {"transport_socket": socket("DownstreamTlsContext", directory, require_client_certificate=True)}
+    if mode is PeerTls.REQUIRED:
+        return listener | {"filter_chains": [by_tls]}
+    inspector = typed("extensions.filters.listener.tls_inspector.v3.TlsInspector")
+    chains = {"tls": by_tls, "raw_buffer": plain}
+    return listener | {
+        "listener_filters": [{"name": "envoy.filters.listener.tls_inspector", "typed_config": inspector}],
+        "filter_chains": [
+            {"name": kind, "filter_chain_match": {"transport_protocol": kind}, **made} for kind, made in chains.items()
+        ],
+    }
 
 
 def to_peers(directory: str) -> Document:

@@ -177,12 +177,26 @@ def test_gateways_find_their_certificates_where_they_are_told(gateway: str) -> N
             "peers": "/etc/holdfast/peer-tls",
         }
         if container["name"] in ("agent", "init"):
-            assert {"--client-tls=/etc/holdfast/client-tls", "--peer-tls=/etc/holdfast/peer-tls"} <= {
-                *container["args"]
-            }
+            told = {"--client-tls=/etc/holdfast/client-tls", "--peer-tls=/etc/holdfast/peer-tls"}
+            assert {*told, "--peer-tls-mode=Required"} <= {*container["args"]}
             assert "--cors-origin=https://chat.example.com" in container["args"]
     envoy = next(each for each in pod["containers"] if each["name"] == "envoy")
     assert envoy["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
+
+
+@pytest.mark.parametrize(("mode", "by_tls"), [("Accepted", False), ("Preferred", True), ("Required", True)])
+def test_observers_speak_tls_to_gateways_where_gateways_do(mode: str, by_tls: bool) -> None:
+    values = {**VALUES["front"], "gateway": {"tls": {"peerSecret": "peers", "peerMode": mode}}}
+    pod = find(render(values), "Deployment", "holdfast-operator")["spec"]["template"]["spec"]
+    (operator,) = pod["containers"]
+    assert ("--peer-tls=/etc/holdfast/peer-tls" in operator["args"]) == by_tls
+    assert {"name": "peer-tls", "mountPath": "/etc/holdfast/peer-tls", "readOnly": True} in operator["volumeMounts"]
+    assert {"name": "peer-tls", "secret": {"secretName": "peers"}} in pod["volumes"]
+
+    (plain,) = find(render(VALUES["everything"]), "Deployment", "holdfast-operator")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert "--peer-tls=/etc/holdfast/peer-tls" not in plain["args"]
 
 
 @pytest.mark.parametrize("kind", ["Deployment"])

@@ -15,7 +15,7 @@ from tests.unit.gateway.builders import AP, EU, US, route
 from holdfast.api.route import Affinity, EngineProtocol, RevisionShare, Route, TrafficMode
 from holdfast_gateway.files import to_yaml
 from holdfast_gateway.issuers import Issuer
-from holdfast_gateway.options import Auth, Options, Role
+from holdfast_gateway.options import Auth, Options, PeerTls, Role
 from holdfast_gateway.render.files import Files, files, start_files
 from holdfast_gateway.state import Snapshot
 from holdfast_gateway.tenants import PriorityClass, Settings, Tenant
@@ -62,6 +62,9 @@ CASES = {
     "edge-active-active": case(EDGE, route()),
     "edge-active-passive": case(EDGE, route(mode=TrafficMode.ACTIVE_PASSIVE)),
     "mutual-tls": case(replace(REGIONAL, peer_tls="/etc/holdfast/peer-tls"), route()),
+    "turning-to-tls": case(
+        replace(REGIONAL, peer_tls="/etc/holdfast/peer-tls", peer_tls_mode=PeerTls.ACCEPTED), route(regions=(US, EU))
+    ),
     "streams": case(RELAYED, route()),
     "streams-mutual-tls": case(replace(RELAYED, peer_tls="/etc/holdfast/peer-tls"), route(regions=(US, EU))),
     "streams-at-an-edge": case(replace(EDGE, relay_port=9904), route(regions=(US, EU))),
