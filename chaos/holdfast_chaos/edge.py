@@ -35,8 +35,10 @@ STOP_SECONDS = 10.0
 class Edge:
     """One edge gateway; leaving it ends its processes and removes its files."""
 
-    def __init__(self, kubeconfigs: Sequence[Path]) -> None:
+    def __init__(self, kubeconfigs: Sequence[Path], flags: Sequence[str] = ()) -> None:
+        """`flags` are the product's own, such as `--peer-tls`."""
         self._kubeconfigs = kubeconfigs
+        self._flags = flags
         self._port, self._metrics_port, self._admin_port, *self._relay_ports = free_ports(5)
         self.url = f"http://{HOST}:{self._port}"
 
@@ -48,7 +50,7 @@ class Edge:
         command += ["--metrics-port", str(self._metrics_port), "--admin-port", str(self._admin_port)]
         relay, outbound = map(str, self._relay_ports)
         command += ["--relay-port", relay, "--outbound-port", outbound, "--relay-status-port", "0"]
-        command += ["--settle", "0", "--drain", "1", "--concurrency", "1"]
+        command += ["--settle", "0", "--drain", "1", "--concurrency", "1", *self._flags]
         for kubeconfig in self._kubeconfigs:
             command += ["--kubeconfig", str(kubeconfig)]
         with self._log.open("wb") as log:

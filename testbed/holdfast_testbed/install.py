@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ NAMESPACE = "holdfast-system"
 READY_SECONDS = 300.0
 
 
-def install(bed: Testbed, progress: Progress = SILENT, *, source: Path | None = None) -> None:
+def install(
+    bed: Testbed, progress: Progress = SILENT, *, source: Path | None = None, values: Mapping[str, Any] | None = None
+) -> None:
     """Bring every region to the source tree's Holdfast; returns when operator and gateway run in all of them.
 
-    Raises TestbedError with what is not ready, and why.
+    `values` are the chart's, beside those for a small machine. Raises TestbedError with what is not ready, and why.
     """
     project = source or find_project(Path(__file__))
     archives = build_images(source=project, progress=progress)
@@ -37,7 +39,8 @@ def install(bed: Testbed, progress: Progress = SILENT, *, source: Path | None = 
     images = {archive.stem.partition("-")[0]: reference(archive) for archive in archives}
     for region in bed.regions:
         with progress.step(f"{region.name}: installing the chart"):
-            install_chart(region, project / "charts" / "holdfast", chart_values(region.name, images))
+            chosen = merged(chart_values(region.name, images), values or {})
+            install_chart(region, project / "charts" / "holdfast", chosen)
             if len(bed.regions) == 1:
                 apply(region, region_objects(bed.regions))
     if len(bed.regions) > 1:
@@ -73,6 +76,15 @@ def chart_values(region: str, images: dict[str, str]) -> dict[str, Any]:
             "drainSeconds": 30,
         },
     }
+
+
+def merged(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The first, with what the second says instead or besides, as Helm merges values."""
+    found = dict(values)
+    for name, value in more.items():
+        before = found.get(name)
+        found[name] = merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return found
 
 
 def region_objects(regions: Iterable[Region]) -> list[dict[str, Any]]:

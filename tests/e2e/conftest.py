@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from kubernetes import client
+from kubernetes.config import new_client_from_config
 from rich.console import Console
 from tests.e2e.world import World
+from tests.integration.gateway import certificates
 
 from holdfast_chaos.edge import Edge
 from holdfast_chaos.ready import default_service
 from holdfast_chaos.service import RegionalService, read_service, wait_until_serving
-from holdfast_testbed.install import install
+from holdfast_testbed.install import NAMESPACE, install
 from holdfast_testbed.progress import Progress
-from holdfast_testbed.testbed import Testbed
+from holdfast_testbed.testbed import Region, Testbed
+
+PEERS = "gateway-peers"
 
 
 @pytest.fixture(scope="session")
-def world(pytestconfig: pytest.Config) -> Iterator[World]:
-    """The regions; they are removed at the end."""
+def world(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The regions, whose gateways demand certificates of each other; they are removed at the end."""
     if os.geteuid() != 0:
         pytest.skip("the testbed needs root")
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
@@ -28,7 +35,12 @@ def world(pytestconfig: pytest.Config) -> Iterator[World]:
         bed = Testbed("holdfast-e2e", progress)
         try:
             bed.up(3)
-            install(bed, progress)
+            peers = tmp_path_factory.mktemp("peers")
+            certificates.authority(peers)
+            certificates.certificate(peers)
+            for region in bed.regions:
+                give_certificate(region, peers)
+            install(bed, progress, values={"gateway": {"tls": {"peerSecret": PEERS}}})
             service = read_service(default_service())
             # Traffic comes back within seconds, so that no test waits for the ramp of the one before.
             service.manifest["spec"]["failover"] = {"healthyAfter": "2s", "failback": {"steps": [50], "hold": "2s"}}
@@ -36,10 +48,20 @@ def world(pytestconfig: pytest.Config) -> Iterator[World]:
             regions[0].apply()
             with progress.step("waiting until the example serves everywhere") as update:
                 wait_until_serving(regions, update)
-            with Edge([region.kubeconfig for region in bed.regions]) as edge:
+            with Edge([region.kubeconfig for region in bed.regions], ["--peer-tls", str(peers)]) as edge:
                 yield World(bed, edge, service, regions)
         finally:
             bed.down()
+
+
+def give_certificate(region: Region, folder: Path) -> None:
+    """The certificates that gateways show each other, as a Secret of cert-manager's form."""
+    data = {name: b64encode((folder / name).read_bytes()).decode() for name in ("ca.crt", "tls.crt", "tls.key")}
+    secret = client.V1Secret(metadata=client.V1ObjectMeta(name=PEERS), type="kubernetes.io/tls", data=data)
+    with new_client_from_config(str(region.kubeconfig)) as api:
+        core = client.CoreV1Api(api)
+        core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=NAMESPACE)))
+        core.create_namespaced_secret(NAMESPACE, secret)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,18 @@ def test_the_gateway_and_the_charts_edge_answer_a_tenant_over_tls_and_nobody_els
     assert refused.value.code == "invalid_api_key"
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://{door.region.address}:{port}/v1/models")
+
+
+def test_nobody_without_a_certificate_reaches_a_peer_port_and_observers_reach_them_all(world: World) -> None:
+    for region in world.bed.regions:
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://{region.address}:8081/ready")
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"https://{region.address}:8081/ready", verify=False)
+    for observer in world.names:
+        for region in world.names:
+            wait_for(f"{observer} sees {region}", partial(world.verdict, observer, region))
+            assert world.verdict(observer, region) == "Healthy"
 
 
 def test_a_stream_passes_the_relay_of_the_regions_gateway(door: Door) -> None:
