@@ -82,10 +82,19 @@ VALUES: dict[str, dict[str, Any]] = {
 
 def render(values: dict[str, Any]) -> list[dict[str, Any]]:
     """Every object of the chart."""
-    with helm_python.Chart.load(CHART) as chart:
-        files = chart.render(values, name="holdfast", namespace="holdfast-system")
-    texts = [text for path, text in files.items() if not path.endswith("NOTES.txt")]
+    texts = [text for path, text in rendered(values).items() if not path.endswith("NOTES.txt")]
     return [document for text in texts for document in yaml.safe_load_all(text) if document]
+
+
+def notes(values: dict[str, Any]) -> str:
+    """What Helm tells who installs."""
+    return next(text for path, text in rendered(values).items() if path.endswith("NOTES.txt"))
+
+
+def rendered(values: dict[str, Any]) -> dict[str, str]:
+    with helm_python.Chart.load(CHART) as chart:
+        found: dict[str, str] = chart.render(values, name="holdfast", namespace="holdfast-system")
+    return found
 
 
 def find(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -197,6 +206,18 @@ def test_observers_speak_tls_to_gateways_where_gateways_do(mode: str, by_tls: bo
         "containers"
     ]
     assert "--peer-tls=/etc/holdfast/peer-tls" not in plain["args"]
+
+
+def test_who_installs_is_told_of_a_peer_port_that_is_open() -> None:
+    def told(**gateway: Any) -> str:
+        return notes({"region": "us-east", "gateway": gateway})
+
+    assert "holdfast region join --region us-east" in told()
+    assert "port 8081" not in told().lower()
+    assert "needs no API key" in told(auth={"mode": "Required"})
+    assert "needs no API key" not in told(auth={"mode": "Required"}, tls={"peerSecret": "peers"})
+    assert "go on to Preferred" in told(tls={"peerSecret": "peers", "peerMode": "Accepted"})
+    assert "go on to Required" in told(tls={"peerSecret": "peers", "peerMode": "Preferred"})
 
 
 @pytest.mark.parametrize("kind", ["Deployment"])
