@@ -18,6 +18,8 @@ MOST_CONTENT = 65_536
 Command = Callable[..., Any]
 DEFAULT = Options(role=Role.REGIONAL)
 PATIENCE = Patience()
+PAIR = ("tls.crt", "tls.key")
+"""Files of a Secret of type kubernetes.io/tls."""
 DIRECTORY = click.option(
     "--dir", "directory", required=True, type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
     help="Where Envoy's files are.",
@@ -32,6 +34,18 @@ KUBECONFIGS = click.option(
 def absolute(_context: click.Context, _option: click.Parameter, folder: str) -> str:
     """A folder's absolute path, as Envoy needs it; empty stays empty."""
     return str(Path(folder).absolute()) if folder else ""
+
+
+def folder_with(*names: str) -> Callable[[click.Context, click.Parameter, str], str]:
+    """Makes a folder's path absolute; a usage error where one of these files is not in it."""
+
+    def checked(context: click.Context, option: click.Parameter, folder: str) -> str:
+        found = absolute(context, option, folder)
+        if found and (missing := [name for name in names if not (Path(found) / name).is_file()]):
+            raise click.BadParameter(f"{folder} has no {' and no '.join(missing)}: it must hold {', '.join(names)}")
+        return found
+
+    return checked
 
 
 def host_and_port(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -65,11 +79,13 @@ def gateway_options(command: Command) -> Command:
         click.option("--max-body", default=DEFAULT.max_body, show_default=True, help="Bytes."),
         click.option("--max-connections", default=DEFAULT.max_connections, show_default=True,
                      type=click.IntRange(min=1), help="Of clients at once."),
-        click.option("--peer-tls", default=DEFAULT.peer_tls, help="Folder: tls.crt, tls.key, ca.crt; default: no TLS."),
+        click.option("--peer-tls", default=DEFAULT.peer_tls, metavar="FOLDER", callback=folder_with(*PAIR, "ca.crt"),
+                     help="Certificates for peers: tls.crt, tls.key, ca.crt; default: no TLS."),
         click.option("--peer-tls-mode", type=click.Choice([mode.value for mode in PeerTls]),
                      default=DEFAULT.peer_tls_mode.value, show_default=True,
                      help="Accepted: peers may use TLS; Preferred: and are asked by it; Required: and must use it."),
-        click.option("--client-tls", default=DEFAULT.client_tls, help="Folder: tls.crt, tls.key; default: no TLS."),
+        click.option("--client-tls", default=DEFAULT.client_tls, metavar="FOLDER", callback=folder_with(*PAIR),
+                     help="Certificate for clients: tls.crt, tls.key; default: no TLS."),
         click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",
                      help="Whose pages may ask from browsers, such as https://chat.example.com; * for all."),
         click.option("--auth", type=click.Choice([mode.value for mode in Auth]), default=DEFAULT.auth.value,
@@ -145,6 +161,8 @@ def read_options(flags: dict[str, Any]) -> Options:
         "peer_tls_mode": PeerTls(flags["peer_tls_mode"]),
     }
     options = Options(**given | chosen)
+    if options.peer_tls_mode is not PeerTls.REQUIRED and not options.peer_tls:
+        raise click.UsageError("--peer-tls-mode is about the certificates of --peer-tls: give that as well")
     if options.ledger_content and not options.ledger:
         raise click.UsageError("--ledger-content is about the records of --ledger: give that as well")
     if options.limits and options.auth is not Auth.REQUIRED:
