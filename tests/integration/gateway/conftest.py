@@ -12,6 +12,7 @@ from tests.integration.debian import program
 from tests.integration.gateway.api_stand_in import ApiStandIn
 from tests.integration.gateway.bed import Bed
 from tests.integration.gateway.processes import Server, cpu_engine
+from tests.integration.gateway.relay_bench import Bench
 
 from holdfast_engine.tiny_model import write_tiny_model
 
@@ -88,3 +89,12 @@ async def servers() -> AsyncIterator[list[ApiStandIn]]:
     yield made
     for server in made:
         await server.stop()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A relay that is not started yet; the test scripts its upstreams."""
+    made = Bench(tmp_path)
+    yield made
+    made.relay.kill()
+    await made.outbound.stop()
