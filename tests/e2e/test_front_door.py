@@ -67,9 +67,9 @@ class Door:
             model=self.world.service.model, prompt="Hello", max_tokens=3, extra_body={"ignore_eos": True}
         )
 
-    def inside(self, container: str, *command: str, part: str = "gateway") -> str:
-        """What a command prints in a container of the gateway or the edge."""
-        where = ["-n", NAMESPACE, "exec", f"deploy/{RELEASE}-{part}", "-c", container, "--"]
+    def inside(self, container: str, *command: str) -> str:
+        """What a command prints in a container of the gateway."""
+        where = ["-n", NAMESPACE, "exec", f"deploy/{RELEASE}-gateway", "-c", container, "--"]
         return self.world.kubectl(self.region.name, *where, *command)
 
 
