@@ -198,7 +198,7 @@ class Operator:
         for name, probe in probes.items():
             before = self.watching.get(name, Watching())
             self.watching[name] = (
-                closed_eyes(before) if sees_nobody else after_probe(before, probe, self.now, THRESHOLDS)
+                closed_eyes(before, "") if sees_nobody else after_probe(before, probe, self.now, THRESHOLDS)
             )
             if self.watching[name].verdict is Verdict.UNHEALTHY:
                 world.promises.seen_failing[self.region, name] = world.now

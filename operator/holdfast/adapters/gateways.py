@@ -72,6 +72,16 @@ class Gateways:
         )
 
 
+def why(error: Exception, seconds: float) -> str:
+    """What came of a question that had no answer within that time, in words that stay the same while the cause does."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return f"its certificate is not trusted: {error.certificate_error}"
+        case aiohttp.ClientConnectorError():
+            return str(error.os_error)
+    return str(error) or f"nothing within {seconds:g} s"
+
+
 def _context(folder: Path) -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from holdfast.adapters import metrics
-from holdfast.adapters.gateways import Gateways
+from holdfast.adapters.gateways import Gateways, why
 from holdfast.api import names
 from holdfast.api.conditions import Reason
 from holdfast.api.region import RegionSpec, RegionStatus, Verdict
@@ -115,8 +115,9 @@ class Observer:
         answers = dict(zip(regions, found, strict=True))
         now = time.monotonic()
         if blind(each.probe for each in found):
-            self.regions = {name: closed_eyes(self.regions.get(name, Watching())) for name in regions}
-            self.services = {key: closed_eyes(each) for key, each in self.services.items()}
+            met = found[0].probe.message
+            self.regions = {name: closed_eyes(self.regions.get(name, Watching()), met) for name in regions}
+            self.services = {key: closed_eyes(each, met) for key, each in self.services.items()}
         else:
             for name, answer in answers.items():
                 self.regions[name] = after_probe(self.regions.get(name, Watching()), answer.probe, now, Thresholds())
@@ -237,7 +238,7 @@ async def _complete(gateways: Gateways, gate: asyncio.Semaphore, spec: RegionSpe
                 return Probe(True, Reason.ANSWERING, f"{where} generates.")
             what = f"HTTP {answer.status}"
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        what = str(error) or f"nothing within {seconds:g} s"
+        what = why(error, seconds)
     return Probe(False, Reason.NO_PROGRESS, f"{where} generates no token: {what}.")
 
 
@@ -247,4 +248,4 @@ async def _get(gateways: Gateways, gate: asyncio.Semaphore, spec: RegionSpec, pa
         async with gate, gateways.ask(spec, path, seconds=READY_SECONDS, headers=HEADERS) as answer:
             return answer.status, (await answer.read()).decode(errors="replace"), ""
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        return 0, "", str(error) or f"nothing within {READY_SECONDS:g} s"
+        return 0, "", why(error, READY_SECONDS)

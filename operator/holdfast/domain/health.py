@@ -114,9 +114,11 @@ def blind(latest: Iterable[Probe | None]) -> bool:
     return len(probes) > 1 and not any(each.ok for each in probes)
 
 
-def closed_eyes(before: Watching) -> Watching:
-    """The state of a blind observer: it knows nothing, and what it saw before does not count."""
-    message = "This observer reaches no region at all."
+def closed_eyes(before: Watching, met: str) -> Watching:
+    """The state of a blind observer: it knows nothing, and what it saw before does not count. `met` is what it met with
+    at one of the regions."""
+    blind_before = before.reason is Reason.OBSERVER_BLIND
+    message = before.message if blind_before else f"This observer reaches no region at all. {met}"
     return Watching(Verdict.UNKNOWN, Reason.OBSERVER_BLIND, message, answered=before.answered)
 
 

@@ -83,6 +83,9 @@ async def test_without_a_certificate_an_observer_sees_nobody_and_holds_nothing_a
                 await observer.observe(gateways, specs, [])
                 await asyncio.sleep(0.1)
         assert [each.verdict for each in observer.regions.values()] == [Verdict.UNKNOWN] * len(REGIONS)
+        (said,) = {each.message for each in observer.regions.values()}
+        assert said.startswith("This observer reaches no region at all. The gateway of us does not answer: ")
+        assert ("its certificate is not trusted" in said) == (folder is not None)
 
 
 async def test_a_renewed_authority_counts_at_once_and_costs_no_request(guarded: tuple[Bed, Path]) -> None:

@@ -65,10 +65,12 @@ def test_a_region_is_healthy_again_only_after_the_longer_time() -> None:
 
 
 def test_a_blind_observer_knows_nothing_but_remembers_what_ever_answered() -> None:
-    eyes = closed_eyes(watch((0, OK)))
+    eyes = closed_eyes(watch((0, OK)), "us-east does not answer: no route.")
 
     assert eyes.verdict is Verdict.UNKNOWN
     assert eyes.reason == Reason.OBSERVER_BLIND
+    assert "no route" in eyes.message
+    assert closed_eyes(eyes, "us-east does not answer: nothing within 1 s.") == eyes  # else each second would be news
     assert after_probe(after_probe(eyes, BAD, 1, T), BAD, 3, T).verdict is Verdict.UNHEALTHY
 
 
