@@ -239,11 +239,16 @@ class World:
         def settled() -> bool:
             plans = self.plans(name, only)
             wanted = all(number is None or plan["number"] == number for plan in plans.values())
-            return wanted and all(
-                self.condition(region, name, "Planned").get("reason") == "PlanCurrent" for region in plans
-            )
+            return wanted and all(self._acts_on_its_plan(region, name) for region in plans)
 
         wait_for(f"plans for {name}", settled)
+
+    def _acts_on_its_plan(self, region: str, name: str) -> bool:
+        """The condition alone may be that of the plan before."""
+        plan = self.servers[region].get(path("RegionPlan", "default", name))
+        acted = (self.service(region, name) or {}).get("status", {}).get("plan", {})
+        current = acted.get("generation") == plan["metadata"]["generation"]
+        return current and self.condition(region, name, "Planned").get("reason") == "PlanCurrent"
 
     def quiet(self) -> bool:
         """Whether nobody writes anything but Leases for some seconds."""
