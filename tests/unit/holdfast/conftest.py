@@ -1,4 +1,4 @@
-"""Observations to decide on: a healthy three-region service, and any change to it."""
+"""Observations to decide on: a healthy three-region service, and any change to it; and regions that replicate one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.unit.holdfast.replicating import Regions
 
 from holdfast.adapters.observe import parse_service
 from holdfast.api.llmservice import LLMServiceSpec
@@ -76,3 +77,12 @@ def observe() -> Observe:
 def make_spec() -> Callable[..., LLMServiceSpec]:
     """Builds a parsed spec."""
     return lambda **changes: LLMServiceSpec.parse(spec(**changes))
+
+
+@pytest.fixture
+def regions() -> Regions:
+    """A service that was applied in the first region and is everywhere."""
+    made = Regions()
+    made["us-east"].create("a")
+    made.settle()
+    return made
