@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,8 +55,8 @@ def world(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
 
 def give_certificate(region: Region, folder: Path) -> None:
     """The certificates that gateways show each other, as a Secret of cert-manager's form."""
-    data = {name: b64encode((folder / name).read_bytes()).decode() for name in ("ca.crt", "tls.crt", "tls.key")}
-    secret = client.V1Secret(metadata=client.V1ObjectMeta(name=PEERS), type="kubernetes.io/tls", data=data)
+    held = {name: (folder / name).read_text() for name in ("ca.crt", "tls.crt", "tls.key")}
+    secret = client.V1Secret(metadata=client.V1ObjectMeta(name=PEERS), type="kubernetes.io/tls", string_data=held)
     with new_client_from_config(str(region.kubeconfig)) as api:
         core = client.CoreV1Api(api)
         core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=NAMESPACE)))

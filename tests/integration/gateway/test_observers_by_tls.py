@@ -36,15 +36,18 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bed, Pat
         yield bed, folder
 
 
+def specs(bed: Bed) -> dict[str, RegionSpec]:
+    return {name: RegionSpec(gateway=GatewayAddress(address=bed.address(name, 1))) for name in REGIONS}
+
+
 async def see(gateways: Gateways, bed: Bed, done: Callable[[Observer], bool]) -> Observer:
     """An observer that looks until something is seen."""
     observer, until = Observer(), time.monotonic() + DEADLINE
-    specs = {name: RegionSpec(gateway=GatewayAddress(address=bed.address(name, 1))) for name in REGIONS}
     model = bed.route("us").model
     targets = [Target("default/chat", model, name, QUICK, Limits()) for name in REGIONS]
     while time.monotonic() < until:
         gateways.renew()
-        await observer.observe(gateways, specs, targets)
+        await observer.observe(gateways, specs(bed), targets)
         if done(observer):
             return observer
         await asyncio.sleep(0.1)
@@ -78,9 +81,8 @@ async def test_without_a_certificate_an_observer_sees_nobody_and_holds_nothing_a
     for folder in (None, tmp_path):
         async with Gateways(folder) as gateways:
             observer = Observer()
-            specs = {name: RegionSpec(gateway=GatewayAddress(address=bed.address(name, 1))) for name in REGIONS}
             for _ in range(5):
-                await observer.observe(gateways, specs, [])
+                await observer.observe(gateways, specs(bed), [])
                 await asyncio.sleep(0.1)
         assert [each.verdict for each in observer.regions.values()] == [Verdict.UNKNOWN] * len(REGIONS)
         (said,) = {each.message for each in observer.regions.values()}
